@@ -1,0 +1,1 @@
+"""Streams, leases, lanes and the fenced commit on one Redis-compatible server."""

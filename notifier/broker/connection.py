@@ -1,0 +1,99 @@
+"""From a URL to a client, and from the client's errors to ours.
+
+Clients never retry a write by themselves: after a lost answer a command may have run, and only the
+caller knows whether running it again is harmless. Replies are RESP2 and raw bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, ConfigurationError
+
+SETTING = "NOTIFIER_REDIS_URL"
+
+_UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED", "BUSY ", "NOREPLICAS")
+_REFUSED = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "AUTH ")
+
+
+def check_url(url: str) -> str:
+    """The same URL, if it is one that `connect` understands. Raises ConfigurationError."""
+    try:
+        parts = urlsplit(url)
+        port_is_number = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise ConfigurationError(SETTING, f"is not a URL: {error}") from None
+    if parts.scheme in {"redis+sentinel", "redis+cluster"}:
+        raise ConfigurationError(SETTING, f"{parts.scheme}:// is not supported yet; use redis://")
+    if parts.scheme not in {"redis", "rediss", "unix"} or not port_is_number:
+        raise ConfigurationError(SETTING, "must begin with redis://, rediss:// or unix://")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ConfigurationError(SETTING, "names no host")
+    return url
+
+
+def display_url(url: str) -> str:
+    """The URL without its password, for messages and logs."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def _options(timeout: timedelta, connections: int) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout.total_seconds(),
+        "socket_connect_timeout": timeout.total_seconds(),
+        "max_connections": connections,
+        "protocol": 2,
+        "decode_responses": False,
+        "health_check_interval": 0,
+    }
+
+
+def connect(url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64) -> redis.asyncio.Redis:
+    """An asyncio client with a pool of its own. Connects when first used."""
+    return redis.asyncio.Redis.from_url(
+        check_url(url), retry=AsyncRetry(NoBackoff(), 0), **_options(timeout, connections)
+    )
+
+
+def connect_sync(url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64) -> redis.Redis:
+    """The blocking twin of `connect`, safe to share between threads."""
+    return redis.Redis.from_url(
+        check_url(url), retry=Retry(NoBackoff(), 0), **_options(timeout, connections)
+    )
+
+
+def translate(error: Exception) -> BrokerError:
+    """The typed error for what redis-py raised."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, BrokerError):
+        return error
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM") or "maxmemory" in text:
+        return BrokerFull("the server is at its memory limit (maxmemory)")
+    if any(word in text for word in _REFUSED):
+        return BrokerUnavailable(f"the server refused the user name or password ({text})")
+    if isinstance(error, ResponseError) and not text.startswith(_UNAVAILABLE):
+        return BrokerError(f"the server answered: {text}")
+    return BrokerUnavailable(f"the broker can't be reached: {text}")
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Turns what redis-py raises inside into BrokerUnavailable, BrokerFull or BrokerError."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise translate(error) from error

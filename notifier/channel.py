@@ -1,0 +1,210 @@
+"""What a channel is, and what its `send` may say.
+
+A channel is one file and one setting. `NOTIFIER_CHANNELS` names a factory, such as
+`channels.email:open_channel`; it is called with the environment and returns a `Channel`.
+
+`send` tries once and never retries by itself. It returns `Sent`, or raises an outcome:
+
+DeliveryError
+├── PermanentFailure          never going to work: dead letter queue at once
+│   └── InvalidAddress        nor will anything else to this address: it is suppressed
+├── TransientFailure          may work later: the lane is parked, with backoff
+└── ChannelUnavailable        the provider is away or refuses us all: the breaker opens, and this
+                              is not counted as an attempt
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from notifier.event import EventBody, Recipient, parse_body, parse_to
+
+
+class DeliveryError(Exception):
+    """An outcome other than delivered. `answer` is the provider's own words, if it said any."""
+
+    def __init__(self, reason: str, *, answer: str = "") -> None:
+        self.reason = reason
+        self.answer = answer
+        super().__init__(reason)
+
+
+class PermanentFailure(DeliveryError):
+    """No later try can work: 550, a malformed message, a template that does not render."""
+
+
+class InvalidAddress(PermanentFailure):
+    """The mailbox or device does not exist any more."""
+
+
+class TransientFailure(DeliveryError):
+    """A later try may work. `retry_after` is in seconds, when the provider named a time."""
+
+    def __init__(self, reason: str, *, answer: str = "", retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason, answer=answer)
+
+
+class ChannelUnavailable(DeliveryError):
+    """Nobody can be reached through this channel now. `retry_after` is in seconds."""
+
+    def __init__(self, reason: str, *, answer: str = "", retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(reason, answer=answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One place where a recipient can be reached.
+
+    `key` is short and stable and never secret: it names the lane, and a suppressed address is
+    remembered by it. `value` is what `send` needs, such as a mailbox or a subscription in JSON.
+    """
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEntry:
+    """An entry for the recipient's inbox. It is stored with the acknowledgement, exactly once."""
+
+    id: str
+    type: str
+    title: str
+    body: str
+    url: str | None = None
+    actor: Mapping[str, Any] | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Delivered. `answer` is the provider's own words; `inbox` is stored with the same commit."""
+
+    answer: str = ""
+    inbox: InboxEntry | None = None
+
+
+BlockKind = Literal["html", "text", "line"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block that the channel's templates have: HTML, text, or one line of text.
+
+    When a template leaves out a block with `derived_from`, it is made from that HTML block.
+    """
+
+    name: str
+    kind: BlockKind
+    required: bool = True
+    derived_from: str | None = None
+    max_length: int = 256 * 1024
+
+
+class Delivery:
+    """A notification on its way to one address.
+
+    `id` is the same at every try, and what providers are given to recognise a repetition.
+    `event` and `recipient` are parsed when they are first read.
+    """
+
+    __slots__ = (
+        "_event",
+        "_id",
+        "_recipient",
+        "accepted_ms",
+        "address",
+        "address_key",
+        "attempt",
+        "channel",
+        "event_bytes",
+        "event_id",
+        "event_type",
+        "to_bytes",
+    )
+
+    def __init__(
+        self,
+        channel: str,
+        event_id: str,
+        event_type: str,
+        event_bytes: bytes,
+        to_bytes: bytes,
+        address_key: str,
+        address: str,
+        accepted_ms: int,
+        attempt: int,
+    ) -> None:
+        self.channel = channel
+        self.event_id = event_id
+        self.event_type = event_type
+        self.event_bytes = event_bytes
+        self.to_bytes = to_bytes
+        self.address_key = address_key
+        self.address = address
+        self.accepted_ms = accepted_ms
+        self.attempt = attempt
+        self._event: EventBody | None = None
+        self._recipient: Recipient | None = None
+        self._id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, made of event, recipient, channel and address."""
+        if self._id is None:
+            parts = (self.event_id, self.recipient.id, self.channel, self.address_key)
+            digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16)
+            self._id = digest.hexdigest()
+        return self._id
+
+    @property
+    def event(self) -> EventBody:
+        if self._event is None:
+            self._event = parse_body(self.event_bytes)
+        return self._event
+
+    @property
+    def recipient(self) -> Recipient:
+        """The recipient as the router saw them, without addresses."""
+        if self._recipient is None:
+            self._recipient = parse_to(self.to_bytes)
+        return self._recipient
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return self.event.expires_at
+
+
+class Channel(Protocol):
+    """A way to reach people. One instance serves one worker process."""
+
+    @property
+    def name(self) -> str:
+        """The name of its queue, its role and its template file: `[a-z][a-z0-9_]*`."""
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """What its templates consist of. None at all: it needs no template and renders nothing."""
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        """Where the recipient can be reached; one delivery for each. Pure and fast."""
+
+    async def open(self) -> None:
+        """Open clients. Raises ConfigurationError when a setting that sending needs is unusable."""
+
+    async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
+        """Try once. `content` holds the rendered blocks by name. Raises DeliveryError."""
+
+    async def close(self) -> None:
+        """Close clients."""
+
+
+ChannelFactory = Callable[[Mapping[str, str]], Channel]
+"""Takes the environment; checks its own settings (ConfigurationError); does no I/O."""

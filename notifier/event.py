@@ -1,0 +1,302 @@
+"""The models on the boundary: `Event`, `Recipient`, `Device`, `Actor`.
+
+All of them are frozen, refuse unknown fields, and bound every size. `parse_event` and
+`parse_recipient` turn whatever a producer sent into a model, or raise an error that names the
+field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from zoneinfo import available_timezones
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from notifier.errors import InvalidEvent, InvalidInput, InvalidRecipient
+
+MAX_RECIPIENTS: Final = 1_000
+MAX_DATA_BYTES: Final = 64 * 1024
+MAX_EVENT_BYTES: Final = 256 * 1024
+MAX_DEVICES: Final = 50
+
+
+def uuid7() -> str:
+    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random."""
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | random
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    return str(uuid.UUID(int=value))
+
+
+def _no_controls(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("control_character", "has a control character")
+    return text
+
+
+def _mailbox(text: str) -> str:
+    # Deliberately narrower than RFC 5322: no quoting, comments or lists, so that an address can
+    # stand in a header as it is.
+    if len(text) > 254 or not re.fullmatch(r"[^\s@<>()\[\],;:\\\"]{1,64}@[^\s@<>()\[\],;:\\\"]+", text):
+        raise PydanticCustomError("mailbox", "is not a mail address")
+    return text
+
+
+def _locale(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}", text):
+        raise PydanticCustomError("locale", "is not a language tag such as de or pt-BR")
+    return text.replace("_", "-")
+
+
+def _time_zone(text: str) -> str:
+    if text not in available_timezones():
+        raise PydanticCustomError("time_zone", "is not a time zone such as Europe/Berlin")
+    return text
+
+
+def _iso_time(value: object) -> object:
+    if not isinstance(value, str | datetime):
+        raise PydanticCustomError("time", "is not an ISO 8601 time such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_no_controls)]
+Name = Annotated[str, StringConstraints(max_length=200), AfterValidator(_no_controls)]
+Link = Annotated[str, StringConstraints(max_length=2_000), AfterValidator(_no_controls)]
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+Locale = Annotated[str, AfterValidator(_locale)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Time = Annotated[AwareDatetime, BeforeValidator(_iso_time)]
+EventType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]*$", max_length=100)]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WebPushKeys(Model):
+    """The client's public key and secret of a Web Push subscription, base64url (RFC 8291)."""
+
+    p256dh: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86,88}=*$")]
+    auth: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{22,24}=*$")]
+
+
+class WebPushDevice(Model):
+    """A browser, as `PushSubscription.toJSON()` describes it (RFC 8030)."""
+
+    kind: Literal["web_push"] = "web_push"
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2_000)]
+    keys: WebPushKeys
+    expirationTime: float | None = None  # noqa: N815 - the browser's own spelling
+
+
+class FcmDevice(Model):
+    """An Android device or app instance of Firebase Cloud Messaging."""
+
+    kind: Literal["fcm"]
+    token: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_\-]{8,4096}$")]
+
+
+class ApnsDevice(Model):
+    """An Apple device."""
+
+    kind: Literal["apns"]
+    token: Annotated[str, StringConstraints(pattern=r"^[A-Fa-f0-9]{64,200}$")]
+
+
+def _default_kind(value: object) -> object:
+    # What a browser hands over has an endpoint and no kind.
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {**value, "kind": "web_push"}
+    return value
+
+
+Device = Annotated[
+    Annotated[WebPushDevice | FcmDevice | ApnsDevice, Field(discriminator="kind")],
+    BeforeValidator(_default_kind),
+]
+
+Preferences = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=100)], dict[str, bool]], Field(max_length=200)
+]
+"""Category, or "*", to channel, or "*", to wanted or not. The most specific entry counts."""
+
+
+class Recipient(Model):
+    """Who is told. Only `id` is needed; the rest may be stored before or sent inline."""
+
+    id: Id
+    email: Mailbox | None = None
+    name: Name | None = None
+    locale: Locale | None = None
+    time_zone: TimeZone | None = None
+    devices: Annotated[tuple[Device, ...], Field(max_length=MAX_DEVICES)] = ()
+    preferences: Preferences = Field(default_factory=dict)
+
+    def with_inline(self, inline: Recipient) -> Recipient:
+        """This profile, with what the event said of the recipient on top."""
+        return self.model_copy(update={name: getattr(inline, name) for name in inline.model_fields_set})
+
+
+def _recipient(value: object) -> object:
+    return {"id": value} if isinstance(value, str) else value
+
+
+class Actor(Model):
+    """Who did it: Ada liked your photo."""
+
+    id: Id
+    name: Name | None = None
+    image: Link | None = None
+    url: Link | None = None
+
+
+class EventBody(Model):
+    """An event without its recipients: what travels through the queues, encoded once.
+
+    Times carry an offset. `data` is JSON of up to 64 KiB.
+    """
+
+    id: Id = Field(default_factory=uuid7)
+    type: EventType
+    actor: Annotated[Actor | None, BeforeValidator(_recipient)] = None
+    data: dict[str, JsonValue] = Field(default_factory=dict)
+    occurred_at: Time = Field(default_factory=lambda: datetime.now(UTC))
+    deliver_at: Time | None = None
+    expires_at: Time | None = None
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> Self:
+        if self.deliver_at and self.expires_at and self.expires_at <= self.deliver_at:
+            raise PydanticCustomError("expires_at", "expires_at is not after deliver_at")
+        return self
+
+
+class Event(EventBody):
+    """One fact from a producer, for one `recipient` or up to 1,000 `recipients`."""
+
+    recipient: Annotated[Recipient | None, BeforeValidator(_recipient)] = None
+    recipients: Annotated[
+        tuple[Annotated[Recipient, BeforeValidator(_recipient)], ...], Field(max_length=MAX_RECIPIENTS)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _has_recipients(self) -> Self:
+        if (self.recipient is None) == (not self.recipients):
+            raise PydanticCustomError("recipient", "give either recipient or recipients")
+        return self
+
+    def everyone(self) -> tuple[Recipient, ...]:
+        return self.recipients or (self.recipient,)  # type: ignore[return-value]
+
+    def encode(self) -> tuple[bytes, list[bytes]]:
+        """The wire form: the JSON of the body, and one `to` for each recipient.
+
+        Raises InvalidEvent when a size limit is passed.
+        """
+        body = self.model_dump_json(exclude={"recipient", "recipients"}, exclude_none=True).encode()
+        if len(body) > MAX_DATA_BYTES:
+            size = len(json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).encode())
+            if size > MAX_DATA_BYTES:
+                raise InvalidEvent("data", f"has {size} bytes as JSON; the limit is {MAX_DATA_BYTES}")
+        to = [encode_recipient(recipient) for recipient in self.everyone()]
+        size = len(body) + sum(map(len, to))
+        if size > MAX_EVENT_BYTES:
+            raise InvalidEvent("event", f"has {size} bytes as JSON; the limit is {MAX_EVENT_BYTES}")
+        return body, to
+
+
+def encode_recipient(recipient: Recipient) -> bytes:
+    """The `to` of the wire: the bare id, or a JSON object when there is more than the id."""
+    if recipient.model_fields_set == {"id"} and not recipient.id.startswith("{"):
+        return recipient.id.encode()
+    return recipient.model_dump_json(exclude_unset=True).encode()
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def parse_event(source: Event | Mapping[str, Any] | str | bytes) -> Event:
+    """An event from a mapping or JSON text. Raises InvalidEvent, which names the field."""
+    if isinstance(source, Event):
+        return source
+    return _parse(Event, source, InvalidEvent, "event")
+
+
+def parse_body(source: bytes) -> EventBody:
+    """The `event` field of a queue entry. Raises InvalidEvent."""
+    return _parse(EventBody, source, InvalidEvent, "event")
+
+
+def parse_recipient(source: Recipient | Mapping[str, Any] | str | bytes) -> Recipient:
+    """A recipient from a mapping or JSON text. Raises InvalidRecipient."""
+    if isinstance(source, Recipient):
+        return source
+    return _parse(Recipient, source, InvalidRecipient, "recipient")
+
+
+def parse_to(to: bytes) -> Recipient:
+    """The `to` field of a queue entry. Raises InvalidRecipient."""
+    if to.startswith(b"{"):
+        return parse_recipient(to)
+    try:
+        return _parse(Recipient, {"id": to.decode()}, InvalidRecipient, "to")
+    except UnicodeDecodeError:
+        raise InvalidRecipient("to", "is not UTF-8") from None
+
+
+def _parse(model: type[_M], source: object, error: Callable[[str, str], InvalidInput], what: str) -> _M:
+    try:
+        if isinstance(source, str | bytes):
+            if len(source) > 2 * MAX_EVENT_BYTES:
+                raise error(what, f"has more than {MAX_EVENT_BYTES} bytes")
+            return model.model_validate_json(source)
+        return model.model_validate(source)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        raise error(*_explain(first["type"], first["loc"], first["msg"], what)) from None
+    except RecursionError:
+        raise error(what, "is nested too deeply") from None
+
+
+def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> tuple[str, str]:
+    field = "".join(_path(loc)).lstrip(".") or what
+    if kind == "extra_forbidden":
+        return field, "is not a known field"
+    if kind == "missing":
+        return field, "is missing"
+    if kind == "json_invalid":
+        return what, "is not JSON: " + message.removeprefix("Invalid JSON: ")
+    if kind == "string_pattern_mismatch" and loc[-1:] == ("type",):
+        return field, "must match [a-z][a-z0-9_.]*"
+    if kind.startswith("datetime") or kind == "timezone_aware":
+        return field, "is not an ISO 8601 time with an offset, such as 2026-01-31T12:00:00Z"
+    return field, message[:1].lower() + message[1:]
+
+
+def _path(loc: tuple[int | str, ...]) -> Iterator[str]:
+    for part in loc:
+        if isinstance(part, int):
+            yield f"[{part}]"
+        elif part not in {"web_push", "fcm", "apns"}:  # the union's tags are no field
+            yield f".{part}"

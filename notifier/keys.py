@@ -1,0 +1,123 @@
+"""Every name in the server is made here, and nowhere else.
+
+All keys of a partition share one hash tag, so one script can change them together and Redis
+Cluster keeps them in one slot:
+
+    {ntf:07}:events              stream    events waiting for the router
+    {ntf:07}:email               stream    deliveries waiting for the e-mail worker
+    {ntf:07}:email:dlq           stream    undeliverable, waits for its second try
+    {ntf:07}:email:dead          stream    gave up; kept until redriven or discarded
+    {ntf:07}:email:lease         hash      token, until (ms): who may settle this queue
+    {ntf:07}:email:parked        zset      lane -> due (ms)
+    {ntf:07}:email:lane:<lane>   list      what waits in a parked lane, oldest first
+    {ntf:07}:email:retries       hash      lane -> owners that its head has outlived
+    {ntf:07}:scheduled           zset      number -> due (ms)
+    {ntf:07}:scheduled:items     hash      number -> the entry to add
+    {ntf:07}:seen:<event>:<to>   string    the dedup window
+    {ntf:07}:recipient:<id>      string    profile, JSON
+    {ntf:07}:inbox:<id>...       see `notifier.inbox`
+    {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
+    {ntf:07}:unalerted           hash      <channel> -> dead since the last alert
+    ntf:meta                     hash      partitions, wire version
+    ntf:workers:<queue>          zset      worker -> seen alive until (ms)
+    ntf:alert:<channel>          string    exists for a minute after an alert
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+GROUP = "workers"
+"""The one consumer group of every queue."""
+
+EVENTS = "events"
+"""The queue that publishers write to."""
+
+RESERVED = frozenset(
+    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "unalerted", "router"}
+    | {"dead_letters", "all", "api"}
+)
+"""Words that can't be the name of a channel: they are keys or roles already."""
+
+
+def dlq_of(queue: str) -> str:
+    """The queue name of a queue's dead letter queue."""
+    return f"{queue}:dlq"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names below one namespace, for a fixed number of partitions."""
+
+    namespace: str = "ntf"
+    partitions: int = 16
+
+    def partition_of(self, recipient_id: str) -> int:
+        """CRC-32 (ISO 3309, as in zlib) of the UTF-8 id, modulo the number of partitions."""
+        return zlib.crc32(recipient_id.encode()) % self.partitions
+
+    def tag(self, partition: int) -> str:
+        return f"{{{self.namespace}:{partition:02d}}}"
+
+    # Queues; `queue` is "events", a channel, or "<channel>:dlq".
+
+    def queue(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}"
+
+    def dlq(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:dlq"
+
+    def dead(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:dead"
+
+    def lease(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:lease"
+
+    def parked(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:parked"
+
+    def lane_prefix(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:lane:"
+
+    def lane(self, queue: str, partition: int, lane: str) -> str:
+        return f"{self.tag(partition)}:{queue}:lane:{lane}"
+
+    def retries(self, queue: str, partition: int) -> str:
+        return f"{self.tag(partition)}:{queue}:retries"
+
+    # One of each in a partition.
+
+    def scheduled(self, partition: int) -> str:
+        return f"{self.tag(partition)}:scheduled"
+
+    def scheduled_items(self, partition: int) -> str:
+        return f"{self.tag(partition)}:scheduled:items"
+
+    def suppressed(self, partition: int) -> str:
+        return f"{self.tag(partition)}:suppressed"
+
+    def unalerted(self, partition: int) -> str:
+        return f"{self.tag(partition)}:unalerted"
+
+    # One of each for a recipient.
+
+    def seen(self, partition: int, event_id: str, recipient_id: str) -> str:
+        return f"{self.tag(partition)}:seen:{event_id}:{recipient_id}"
+
+    def recipient(self, recipient_id: str) -> str:
+        return f"{self.tag(self.partition_of(recipient_id))}:recipient:{recipient_id}"
+
+    def inbox(self, recipient_id: str) -> str:
+        return f"{self.tag(self.partition_of(recipient_id))}:inbox:{recipient_id}"
+
+    # One of each in the namespace.
+
+    def meta(self) -> str:
+        return f"{self.namespace}:meta"
+
+    def workers(self, queue: str) -> str:
+        return f"{self.namespace}:workers:{queue}"
+
+    def alert(self, channel: str) -> str:
+        return f"{self.namespace}:alert:{channel}"
