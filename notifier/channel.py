@@ -130,7 +130,7 @@ class Delivery:
         "to_bytes",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each field of a queue entry; made on the hot path
         self,
         channel: str,
         event_id: str,

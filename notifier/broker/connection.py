@@ -23,7 +23,16 @@ from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Configur
 
 SETTING = "NOTIFIER_REDIS_URL"
 
-_UNAVAILABLE = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED", "BUSY ", "NOREPLICAS")
+_UNAVAILABLE = (
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "BUSY ",
+    "NOREPLICAS",
+)
 _REFUSED = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "AUTH ")
 
 
@@ -62,18 +71,20 @@ def _options(timeout: timedelta, connections: int) -> dict[str, Any]:
     }
 
 
-def connect(url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64) -> redis.asyncio.Redis:
+def connect(
+    url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64
+) -> redis.asyncio.Redis:
     """An asyncio client with a pool of its own. Connects when first used."""
     return redis.asyncio.Redis.from_url(
         check_url(url), retry=AsyncRetry(NoBackoff(), 0), **_options(timeout, connections)
     )
 
 
-def connect_sync(url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64) -> redis.Redis:
+def connect_sync(
+    url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64
+) -> redis.Redis:
     """The blocking twin of `connect`, safe to share between threads."""
-    return redis.Redis.from_url(
-        check_url(url), retry=Retry(NoBackoff(), 0), **_options(timeout, connections)
-    )
+    return redis.Redis.from_url(check_url(url), retry=Retry(NoBackoff(), 0), **_options(timeout, connections))
 
 
 def translate(error: Exception) -> BrokerError:

