@@ -1,0 +1,59 @@
+# Each target does its own set-up. `make` alone lists them.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
+
+# Package registries, and folders in which somebody keeps a checkout. Written so that the lines
+# here don't match themselves.
+UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY) ## the whole way of an event on this machine, in under 20 seconds
+	@$(BIN)/notifier demo $(ARGS)
+
+test: $(READY) ## all tests; make test ARGS="-k lanes" passes on what pytest understands
+	@$(BIN)/pytest $(ARGS)
+
+test-fast: $(READY) ## the tests that take milliseconds
+	@$(BIN)/pytest -m "not slow" $(ARGS)
+
+lint: $(READY) ## style, format, types, layers, and what may not stand in a commit
+	@echo "ruff: style" && $(BIN)/ruff check --quiet .
+	@echo "ruff: format" && $(BIN)/ruff format --quiet --diff .
+	@echo "mypy" && $(BIN)/mypy --no-error-summary
+	@echo "import-linter" && said=$$($(BIN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
+	@echo "addresses and paths" && ! git grep -nIE '$(UNWANTED)' -- . ':!*.svg'
+
+format: $(READY) ## put the code into the one format and mend what can be mended
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+bench: $(READY) ## the figures of this machine, beside the bare loop; also in .bench/results.json
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(READY) ## requirements.lock from pyproject.toml; make lock ARGS=--upgrade takes newer releases
+	@echo "Writing requirements.lock"
+	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	  --output-file requirements.lock $(ARGS) pyproject.toml
+
+clean: ## remove what set-up, tests and builds made, except the data in .notifier
+	@rm -rf .venv .peers .bench build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || \
+	  { echo "Python 3.11 or later is needed, and $(PYTHON) is not one. Name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Installing into .venv (about a minute the first time)"
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
