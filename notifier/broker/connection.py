@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, ConfigurationError
+from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, ConfigurationError, Fenced
 
 SETTING = "NOTIFIER_REDIS_URL"
 
@@ -92,6 +92,8 @@ def translate(error: Exception) -> BrokerError:
     text = str(error) or type(error).__name__
     if isinstance(error, BrokerError):
         return error
+    if text.startswith("FENCED"):
+        return Fenced("another worker owns the partition now")
     if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM") or "maxmemory" in text:
         return BrokerFull("the server is at its memory limit (maxmemory)")
     if any(word in text for word in _REFUSED):

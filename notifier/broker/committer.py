@@ -1,0 +1,122 @@
+"""Group commit: what was asked for while one commit is under way goes with the next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import redis.asyncio
+import structlog
+
+from notifier.broker.partition import Partition, State
+from notifier.broker.scripts import Argument, Call, run_all, script
+from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced
+from notifier.keys import GROUP
+
+log = structlog.get_logger(__name__)
+
+MAX_ACKS = 4_000  # a Lua call takes no more than about 8,000 words
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    partition: Partition
+    call: Call
+    entries: list[bytes]
+    asked: int
+
+
+class Committer:
+    """Sends the changes of all partitions of a queue, one script for each partition and round trip."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        *,
+        lost: Callable[[Partition], None],
+        settled: Callable[[int], None],
+    ) -> None:
+        """`settled` is told how many entries are no longer in hand; `lost` which partition went away."""
+        self._client = client
+        self._lost = lost
+        self._settled = settled
+        self._dirty: set[Partition] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def touch(self, partition: Partition) -> None:
+        """Says that the partition has changes."""
+        self._dirty.add(partition)
+        self._idle.clear()
+        self._wake.set()
+
+    async def flushed(self, partition: Partition) -> None:
+        """Returns when the server has everything that was asked for until now, or it is lost."""
+        until = partition.asked
+        while partition.settled < until and partition.state is not State.LOST:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commits until cancelled. While the broker is away the same commit is tried again."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            dirty, self._dirty = self._dirty, set()
+            batches = [batch for partition in dirty if (batch := _take(partition))]
+            pause = _FIRST_PAUSE
+            while batches := await self._send(batches):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._idle.set()
+
+    async def _send(self, batches: list[_Batch]) -> list[_Batch]:
+        """Those that must be sent again; each script passes over what it has done already."""
+        batches = [batch for batch in batches if batch.partition.state is not State.LOST]
+        if not batches:
+            return []
+        try:
+            replies = await run_all(self._client, [batch.call for batch in batches])
+        except BrokerError as error:
+            log.warning("commit_failed", error=str(error), commits=len(batches))
+            return batches
+        again = []
+        for batch, reply in zip(batches, replies, strict=True):
+            if not isinstance(reply, BrokerError):
+                self._done(batch)
+            elif isinstance(reply, BrokerUnavailable | BrokerFull):
+                log.warning("commit_refused", partition=batch.partition.number, error=str(reply))
+                again.append(batch)
+            else:
+                level = log.info if isinstance(reply, Fenced) else log.error
+                level("partition_lost", stream=batch.partition.stream, error=str(reply))
+                self._lost(batch.partition)
+        return again
+
+    def _done(self, batch: _Batch) -> None:
+        partition = batch.partition
+        partition.settled = batch.asked
+        if partition.parking:
+            partition.parks_settled_at = time.monotonic()
+        partition.in_hand.difference_update(batch.entries)
+        self._settled(len(batch.entries))
+
+
+def _take(partition: Partition) -> _Batch | None:
+    if partition.state is State.LOST or not (partition.acks or partition.operations):
+        return None
+    entries = partition.acks + partition.taken_off
+    arguments: list[Argument] = [partition.lease.token, GROUP]
+    for acks in _chunks(partition.acks):
+        arguments += ("ack", len(acks), *acks)
+    arguments += partition.operations
+    partition.acks, partition.operations, partition.taken_off = [], [], []
+    return _Batch(partition, Call(script("commit"), partition.commit_keys, arguments), entries, partition.asked)
+
+
+def _chunks(ids: list[bytes]) -> Iterable[list[bytes]]:
+    return (ids[i : i + MAX_ACKS] for i in range(0, len(ids), MAX_ACKS))

@@ -1,0 +1,331 @@
+"""Serves one queue: owns partitions, recovers what others left, reads, and hands over.
+
+The consumer knows nothing of what the entries mean: a `Handler` does the work and asks the partition
+for changes, which the committer brings to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Protocol
+
+import redis.asyncio
+import structlog
+
+from notifier.broker.committer import Committer
+from notifier.broker.entries import Message
+from notifier.broker.leases import Lease, Leases, Renewal
+from notifier.broker.partition import Partition, State
+from notifier.broker.reader import Entries, Reader
+from notifier.broker.scripts import Call, run_all, script
+from notifier.errors import BrokerError, Fenced
+from notifier.keys import GROUP, Keys
+
+log = structlog.get_logger(__name__)
+
+Batch = Sequence[tuple[Partition, list[Message]]]
+
+_LONGEST_TIMER = 0.25
+_LONGEST_PAUSE = 1.0
+
+
+class Handler(Protocol):
+    """Does the work of a queue. It must finish, park or leave alone whatever it is given."""
+
+    async def accept(self, batch: Batch) -> None:
+        """New messages in hand, oldest first in each partition."""
+
+    async def due(self, partitions: Sequence[Partition], room: int) -> None:
+        """The time of something in these partitions has come; take up to `room` more in hand."""
+
+    async def drain(self, partition: Partition) -> None:
+        """Start nothing more of this partition; return when nothing of it is running."""
+
+    def forget(self, partition: Partition) -> None:
+        """The partition is lost: drop what waits; what is running comes to nothing."""
+
+
+class Consumer:
+    """One worker's share of one queue. `in_hand_limit` counts entries over all partitions."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        queue: str,
+        worker: str,
+        *,
+        lease_ttl: timedelta,
+        in_hand_limit: int,
+        reader: Reader,
+    ) -> None:
+        self.queue = queue
+        self.partitions: dict[int, Partition] = {}
+        self._client = client
+        self._keys = keys
+        self._worker = worker
+        self._limit = in_hand_limit
+        self._reader = reader
+        self._in_hand = 0
+        self._handler: Handler | None = None
+        self._changed = asyncio.Event()
+        self._timer = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._closing = False
+        self._drains: set[asyncio.Task[None]] = set()
+        self.committer = Committer(client, lost=self._lost_partition, settled=self.let_go)
+        self._leases = Leases(
+            client, keys, queue, worker, lease_ttl,
+            acquired=self._acquired, renewed=self._renewed, lost=self._lost, surplus=self._surplus,
+        )  # fmt: skip
+
+    # Called by the handler.
+
+    def commit(self, partition: Partition) -> None:
+        """What the handler asked of the partition goes with the next commit."""
+        self.committer.touch(partition)
+        if partition.next_due_ms >= 0:
+            self._timer.set()
+
+    def take_in_hand(self, partition: Partition, message: Message) -> None:
+        """Counts an entry that did not come through `accept`."""
+        partition.in_hand.add(message.id)
+        self._in_hand += 1
+
+    def put_back(self, partition: Partition, messages: Sequence[Message]) -> None:
+        """These are not in hand any more, and nothing about them changes in the server."""
+        partition.in_hand.difference_update(message.id for message in messages)
+        self.let_go(len(messages))
+
+    def let_go(self, count: int) -> None:
+        self._in_hand -= count
+        self._changed.set()
+
+    # The life of a worker.
+
+    async def run(self, handler: Handler, stop: asyncio.Event) -> None:
+        """Serves the queue until `stop` is set, then hands everything over.
+
+        The order at the end: nothing new is read; what runs finishes; the server learns of it; only
+        then do the leases go, so that the next owner never finds a message that we are still sending.
+        """
+        self._handler = handler
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(self.committer.run())
+            beating = tasks.create_task(self._leases.run())
+            reading = tasks.create_task(self._read())
+            timing = tasks.create_task(self._watch_timers())
+            await stop.wait()
+            self._closing = True
+            reading.cancel()
+            timing.cancel()
+            await asyncio.gather(*(self._hand_over(p) for p in list(self.partitions.values())), *self._drains)
+            beating.cancel()
+            committing.cancel()
+        try:
+            await self._leases.leave()
+        except BrokerError as error:
+            log.warning("worker_not_unregistered", queue=self.queue, error=str(error))
+        await self._reader.close()
+
+    async def _hand_over(self, partition: Partition) -> None:
+        assert self._handler is not None
+        if partition.state is State.DRAINING:
+            return
+        partition.state = State.DRAINING
+        async with self._reading:
+            pass  # a read that is under way may still bring entries; they stay pending
+        await self._handler.drain(partition)
+        await self.committer.flushed(partition)
+        if partition.state is State.LOST:
+            return
+        self._remove(partition)
+        try:
+            await self._leases.release([partition.lease])
+        except BrokerError as error:  # then the lease runs out by itself
+            log.warning("lease_not_released", queue=self.queue, partition=partition.number, error=str(error))
+        else:
+            log.info("lease_released", queue=self.queue, partition=partition.number)
+
+    # Leases.
+
+    def _acquired(self, lease: Lease) -> None:
+        if self._closing:
+            return
+        log.info("lease_acquired", queue=self.queue, partition=lease.partition, token=lease.token)
+        self.partitions[lease.partition] = Partition(self._keys, self.queue, lease)
+        self._changed.set()
+
+    def _renewed(self, lease: Lease, renewal: Renewal) -> None:
+        partition = self.partitions.get(lease.partition)
+        if partition is None or partition.lease is not lease:
+            return
+        partition.renewed(renewal)
+        if renewal.recover and partition.state is State.LIVE:
+            self._recover_again(partition)
+        if partition.next_due_ms >= 0:
+            self._timer.set()
+
+    def _lost(self, lease: Lease) -> None:
+        partition = self.partitions.get(lease.partition)
+        if partition is not None and partition.lease is lease:
+            log.warning("lease_lost", queue=self.queue, partition=lease.partition, token=lease.token)
+            self._lost_partition(partition)
+
+    def _lost_partition(self, partition: Partition) -> None:
+        assert self._handler is not None
+        if partition.state is State.LOST:
+            return
+        self._leases.forget(partition.lease)
+        partition.lose()
+        self._remove(partition)
+        self._handler.forget(partition)
+        self.committer.touch(partition)  # wakes whoever waits for it to be flushed
+        self._leases.beat_now()
+
+    def _remove(self, partition: Partition) -> None:
+        if self.partitions.get(partition.number) is partition:
+            del self.partitions[partition.number]
+        self.let_go(len(partition.in_hand))
+        partition.in_hand = set()
+
+    def _surplus(self, lease: Lease) -> None:
+        partition = self.partitions.get(lease.partition)
+        if partition is not None and partition.lease is lease and not self._closing:
+            drain = asyncio.create_task(self._hand_over(partition))
+            self._drains.add(drain)
+            drain.add_done_callback(self._drains.discard)
+
+    # Reading.
+
+    async def _read(self) -> None:
+        pause = 0.0
+        while True:
+            await self._wait_for_room()
+            try:
+                async with self._reading:
+                    await self._read_once()
+                pause = 0.0
+            except BrokerError as error:
+                log.warning("read_failed", queue=self.queue, error=str(error))
+                for partition in self.partitions.values():
+                    self._recover_again(partition)
+                if "NOGROUP" in str(error):
+                    self._leases.beat_now()  # which makes the group anew
+                pause = min(max(0.05, 2 * pause), _LONGEST_PAUSE)
+                await asyncio.sleep(pause)
+
+    async def _wait_for_room(self) -> None:
+        # Not at the first free place: a read that brings one entry costs as much as one of a hundred.
+        while self._in_hand > self._limit * 3 // 4 or not self._readable(State.LIVE, State.RECOVERING):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _readable(self, *states: State) -> list[Partition]:
+        return [p for p in self.partitions.values() if p.state in states and p.is_ours]
+
+    async def _read_once(self) -> None:
+        assert self._handler is not None
+        if recovering := self._readable(State.RECOVERING):
+            await self._recover(recovering)
+            return
+        live = self._readable(State.LIVE)
+        if not live:
+            await asyncio.sleep(0.01)  # the leases have run out; the next beat tells
+            return
+        for partition in live:
+            partition.forget_settled_parking()
+        count = max(1, (self._limit - self._in_hand) // len(live))
+        batch = [
+            (partition, self._in_hand_from(partition, entries))
+            for partition, entries in await self._reader.read(live, count)
+            if partition.state is State.LIVE
+        ]
+        if batch:
+            await self._handler.accept(batch)
+
+    def _in_hand_from(self, partition: Partition, entries: Entries) -> list[Message]:
+        # Without a field list: deleted by hand while it was pending. Known: the group was made anew.
+        messages = [
+            Message(entry[0], entry[1], entry[2] if len(entry) > 2 else 1)  # noqa: PLR2004
+            for entry in entries
+            if entry[1] is not None and entry[0] not in partition.in_hand
+        ]
+        partition.in_hand.update([message.id for message in messages])
+        self._in_hand += len(messages)
+        return messages
+
+    def _recover_again(self, partition: Partition) -> None:
+        if partition.state is State.LIVE:
+            partition.state = State.RECOVERING
+            partition.recover_from = "-"
+            self._changed.set()
+
+    async def _recover(self, partitions: Sequence[Partition]) -> None:
+        """One page of pending entries for each; when there is no further page, the partition is live."""
+        assert self._handler is not None
+        page = max(1, (self._limit - self._in_hand) // len(partitions))
+        for partition in partitions:
+            partition.forget_settled_parking()
+        calls = [
+            Call(
+                script("recover"),
+                partition.commit_keys[:2],
+                (partition.lease.token, GROUP, self._worker, partition.recover_from, page),
+            )
+            for partition in partitions
+        ]
+        batch = []
+        for partition, reply in zip(partitions, await run_all(self._client, calls), strict=True):
+            if partition.state is not State.RECOVERING:
+                continue
+            if isinstance(reply, Fenced):
+                self._lost_partition(partition)
+            elif isinstance(reply, BrokerError):
+                raise reply
+            else:
+                last, entries = reply
+                if last:
+                    partition.recover_from = f"({last.decode()}"
+                else:
+                    partition.state = State.LIVE
+                if messages := self._in_hand_from(partition, entries):
+                    log.info("recovered", queue=self.queue, partition=partition.number, entries=len(messages))
+                    batch.append((partition, messages))
+        if batch:
+            await self._handler.accept(batch)
+
+    # What is due.
+
+    async def _watch_timers(self) -> None:
+        assert self._handler is not None
+        while True:
+            self._timer.clear()
+            due, wait = self._due()
+            room = self._limit - self._in_hand
+            if due and room > 0:
+                try:
+                    await self._handler.due(due, room)
+                except BrokerError as error:
+                    log.warning("timer_failed", queue=self.queue, error=str(error))
+                    wait = _LONGEST_TIMER
+                else:
+                    wait = self._due()[1]
+            try:
+                async with asyncio.timeout(max(wait, 0.005)):
+                    await self._timer.wait()
+            except TimeoutError:
+                pass
+
+    def _due(self) -> tuple[list[Partition], float]:
+        due, wait = [], _LONGEST_TIMER
+        for partition in self._readable(State.LIVE):
+            if partition.next_due_ms < 0:
+                continue
+            left = (partition.next_due_ms - partition.server_ms()) / 1000
+            if left <= 0:
+                due.append(partition)
+            wait = min(wait, max(left, 0.0))
+        return due, wait

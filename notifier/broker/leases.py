@@ -1,0 +1,212 @@
+"""Who may settle which partition of a queue.
+
+Every worker that serves a queue says so in a sorted set of live workers, and holds leases for its fair
+share of the partitions: P / workers, rounded up. It renews them ten times within their TTL, takes free
+ones while it has less than its share, and gives up the surplus when others come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import redis.asyncio
+import structlog
+
+from notifier.broker.connection import broker_errors
+from notifier.broker.scripts import Call, run_all, script
+from notifier.errors import BrokerError, Fenced
+from notifier.keys import EVENTS, GROUP, Keys
+
+log = structlog.get_logger(__name__)
+
+BEATS_PER_TTL = 10
+
+
+def fair_share(partitions: int, workers: int) -> int:
+    """How many partitions one of so many workers may hold."""
+    return -(-partitions // max(1, workers))
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to settle one partition. `deadline` is on this process's monotonic clock, in seconds."""
+
+    partition: int
+    token: str
+    deadline: float
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a renewal saw: the server's clock, whether entries are pending elsewhere, and what is due.
+
+    `sent` is when it was asked, on this process's monotonic clock.
+    """
+
+    sent: float
+    now_ms: int
+    recover: bool
+    waiting: int
+    next_due_ms: int
+
+
+class Leases:
+    """The leases of one worker on one queue. The callbacks run on the loop, between two beats."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        queue: str,
+        worker: str,
+        ttl: timedelta,
+        *,
+        acquired: Callable[[Lease], None],
+        renewed: Callable[[Lease, Renewal], None],
+        lost: Callable[[Lease], None],
+        surplus: Callable[[Lease], None],
+    ) -> None:
+        self.held: dict[int, Lease] = {}
+        self._client = client
+        self._keys = keys
+        self._queue = queue
+        self._worker = worker
+        self._ttl_ms = int(ttl / timedelta(milliseconds=1))
+        self._acquired, self._renewed, self._lost, self._surplus = acquired, renewed, lost, surplus
+        self._leaving: set[int] = set()
+        self._beat_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Beats until cancelled. A broker that is away is waited for; the leases may run out meanwhile."""
+        while True:
+            try:
+                await self._beat()
+            except BrokerError as error:
+                log.warning("lease_beat_failed", queue=self._queue, error=str(error))
+            pause = self._ttl_ms / 1000 / BEATS_PER_TTL * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+            try:
+                async with asyncio.timeout(pause):
+                    await self._beat_now.wait()
+            except TimeoutError:
+                pass
+            self._beat_now.clear()
+
+    def beat_now(self) -> None:
+        """Asks for a beat at once: the group is gone, or the share has changed."""
+        self._beat_now.set()
+
+    async def _beat(self) -> None:
+        workers = await self._say_alive()
+        await self._renew()
+        share = fair_share(self._keys.partitions, workers)
+        staying = [lease for p, lease in self.held.items() if p not in self._leaving]
+        for lease in staying[share:]:
+            self._leaving.add(lease.partition)
+            self._surplus(lease)
+        if len(staying) < share:
+            await self._acquire(share - len(staying))
+
+    async def _say_alive(self) -> int:
+        name = self._keys.workers(self._queue)
+        with broker_errors():
+            seconds, micros = await self._client.time()
+            now = seconds * 1000 + micros // 1000
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.zremrangebyscore(name, "-inf", now - 1)
+            pipeline.zcard(name)
+            pipeline.zscore(name, self._worker)
+            # Last, because at the memory limit the server refuses it and nothing else.
+            pipeline.zadd(name, {self._worker: now + self._ttl_ms})
+            _, count, known, added = await pipeline.execute(raise_on_error=False)
+        if isinstance(added, Exception):
+            log.warning("worker_not_registered", queue=self._queue, error=str(added))
+        if not isinstance(count, int):
+            raise BrokerError(f"the server answered: {count}")
+        return count if known is not None else count + 1
+
+    async def _renew(self) -> None:
+        leases = list(self.held.values())
+        if not leases:
+            return
+        sent = time.monotonic()
+        calls = [
+            Call(script("lease_renew"), self._renew_keys(lease.partition), self._renew_args(lease))
+            for lease in leases
+        ]
+        for lease, reply in zip(leases, await run_all(self._client, calls), strict=True):
+            if lease.released or self.held.get(lease.partition) is not lease:
+                continue
+            if isinstance(reply, Fenced):
+                self.forget(lease)
+                self._lost(lease)
+            elif isinstance(reply, BrokerError):
+                log.warning("lease_not_renewed", queue=self._queue, partition=lease.partition, error=str(reply))
+            else:
+                lease.deadline = sent + self._ttl_ms / 1000
+                now, recover, waiting, next_due = reply
+                self._renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due))
+
+    def _renew_keys(self, partition: int) -> tuple[str, str, str]:
+        keys = self._keys
+        timer = keys.scheduled(partition) if self._queue == EVENTS else keys.parked(self._queue, partition)
+        return keys.lease(self._queue, partition), keys.queue(self._queue, partition), timer
+
+    def _renew_args(self, lease: Lease) -> tuple[str | int, ...]:
+        return lease.token, self._ttl_ms, GROUP, self._worker
+
+    async def _acquire(self, wanted: int) -> None:
+        free = [p for p in range(self._keys.partitions) if p not in self.held]
+        random.shuffle(free)  # so that workers that start together ask for different ones first
+        while free and wanted > 0:
+            asked, free = free[:wanted], free[wanted:]
+            sent = time.monotonic()
+            calls = [
+                Call(
+                    script("lease_acquire"),
+                    (self._keys.lease(self._queue, p), self._keys.queue(self._queue, p)),
+                    (self._worker, self._ttl_ms, GROUP),
+                )
+                for p in asked
+            ]
+            for partition, token in zip(asked, await run_all(self._client, calls), strict=True):
+                if isinstance(token, BrokerError):
+                    log.warning("lease_not_taken", queue=self._queue, partition=partition, error=str(token))
+                elif token is not None:
+                    lease = Lease(partition, token.decode(), sent + self._ttl_ms / 1000)
+                    self.held[partition] = lease
+                    wanted -= 1
+                    self._acquired(lease)
+
+    def forget(self, lease: Lease) -> None:
+        """Drops a lease that was lost, without a word to the server."""
+        if self.held.get(lease.partition) is lease:
+            del self.held[lease.partition]
+        self._leaving.discard(lease.partition)
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        """Hands leases over at once. Nothing of these partitions may be in the works any more."""
+        leases = list(leases)
+        for lease in leases:
+            lease.released = True
+            self.forget(lease)
+        calls = [
+            Call(
+                script("lease_release"),
+                (self._keys.lease(self._queue, lease.partition), self._keys.queue(self._queue, lease.partition)),
+                (lease.token, GROUP, self._worker),
+            )
+            for lease in leases
+        ]
+        if calls:
+            await run_all(self._client, calls)
+
+    async def leave(self) -> None:
+        """Takes this worker off the list, so that the others' share grows at once."""
+        with broker_errors():
+            await self._client.zrem(self._keys.workers(self._queue), self._worker)

@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- Takes the lease of one queue of one partition when nobody holds it.
+--
+-- KEYS[1] lease hash   KEYS[2] stream
+-- ARGV[1] worker       ARGV[2] TTL (ms)   ARGV[3] group
+-- Returns the token worker#epoch, or nil when another worker holds the lease.
+
+-- include fence
+
+local now = server_ms()
+local held_until = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
+if held_until > now then
+  return false
+end
+local token = ARGV[1] .. '#' .. redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+redis.call('HSET', KEYS[1], 'token', token, 'until', now + ARGV[2])
+
+-- The group begins at 0: what was added before any worker existed counts too.
+local created = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[3], '0', 'MKSTREAM')
+if created.err and not string.find(created.err, 'BUSYGROUP', 1, true) then
+  return created
+end
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[2], ARGV[3])) do
+  local name, pending = consumer[2], consumer[4]
+  if pending == 0 and name ~= ARGV[1] then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[2], ARGV[3], name)
+  end
+end
+return token

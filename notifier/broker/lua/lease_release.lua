@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+-- Ends a lease at once. What is still pending was never tried: its delivery count is taken back, so
+-- that a clean stop does not look like an owner that died over it.
+--
+-- KEYS[1] lease hash   KEYS[2] stream
+-- ARGV[1] token        ARGV[2] group   ARGV[3] consumer
+-- Returns how many entries the next owner will find pending, or the error FENCED.
+
+-- include fence
+
+if not owns(KEYS[1], ARGV[1]) then
+  return redis.error_reply('FENCED')
+end
+redis.call('HSET', KEYS[1], 'until', 0, 'token', '')
+
+local left = 0
+local pending = redis.pcall('XPENDING', KEYS[2], ARGV[2], '-', '+', 100000, ARGV[3])
+if not pending.err then
+  for _, entry in ipairs(pending) do
+    local count = math.max(0, entry[4] - 1)
+    redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, entry[1], 'RETRYCOUNT', count, 'JUSTID')
+    left = left + 1
+  end
+  if left == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[2], ARGV[2], ARGV[3])
+  end
+end
+return left

@@ -1,0 +1,50 @@
+#!lua
+-- Adds events to the queue of one partition, each at most once within the dedup window.
+-- Without flags the server refuses the whole script when it is at its memory limit, so nothing is half
+-- done.
+--
+-- KEYS[1]  events stream
+-- KEYS[2]  scheduled zset
+-- KEYS[3]  scheduled items hash
+-- KEYS[4+] seen key of each event
+-- ARGV[1]  backlog limit (entries; 0: none)
+-- ARGV[2]  dedup window (ms; 0: none)
+-- ARGV[3+] for each event: due (ms, or empty for now), to, event
+-- Returns for each event 1 (accepted) or 0 (duplicate); the error BACKLOG <waiting> changed nothing.
+
+-- include fence
+-- include schedule
+
+local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+if limit > 0 then
+  local waiting = redis.call('XLEN', KEYS[1])
+  if waiting >= limit then
+    return redis.error_reply('BACKLOG ' .. waiting)
+  end
+end
+
+local function packed(...)
+  local out = {}
+  for i, text in ipairs({...}) do
+    out[i] = #text .. ':' .. text
+  end
+  return table.concat(out)
+end
+
+local results, at, now = {}, 3, nil
+for i = 4, #KEYS do
+  local due, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + 3
+  if window > 0 and not redis.call('SET', KEYS[i], '', 'NX', 'PX', window) then
+    results[i - 3] = 0
+  else
+    now = now or server_ms()
+    if due ~= '' and tonumber(due) > now then
+      schedule(KEYS[2], KEYS[3], due, packed('events', 'v', '1', 'to', to, 'event', event))
+    else
+      redis.call('XADD', KEYS[1], '*', 'v', '1', 'to', to, 'event', event)
+    end
+    results[i - 3] = 1
+  end
+end
+return results

@@ -1,0 +1,166 @@
+"""What a worker keeps in memory of one partition that it owns; all of it can be read again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from enum import Enum
+
+from notifier.broker.leases import Lease, Renewal
+from notifier.broker.scripts import Argument
+from notifier.keys import Keys
+
+Command = Sequence[Argument]
+
+
+class State(Enum):
+    """Where a partition stands with its owner."""
+
+    RECOVERING = "recovering"  # pending entries of others, or our own, come first
+    LIVE = "live"
+    DRAINING = "draining"  # on its way to another worker
+    LOST = "lost"
+
+
+class Partition:
+    """One partition of one queue, while we hold its lease.
+
+    Changes are collected here and go to the server in one commit, in the order in which they were asked
+    for; only plain acknowledgements may overtake, which depend on nothing.
+    """
+
+    def __init__(self, keys: Keys, queue: str, lease: Lease) -> None:
+        number = lease.partition
+        self.number = number
+        self.lease = lease
+        self.state = State.RECOVERING
+        self.recover_from = "-"
+        self.in_hand: set[bytes] = set()
+        self.running = 0
+        self.stream = keys.queue(queue, number)
+        self.stream_bytes = self.stream.encode()
+        self.dlq = keys.dlq(queue, number)
+        self.lane_prefix = keys.lane_prefix(queue, number)
+        self.parked = keys.parked(queue, number)
+        self.commit_keys = (
+            keys.lease(queue, number),
+            self.stream,
+            self.parked,
+            keys.retries(queue, number),
+            keys.scheduled(number),
+            keys.scheduled_items(number),
+        )
+        # Asked for, not yet in a commit.
+        self.acks: list[bytes] = []
+        self.operations: list[Argument] = []
+        self.taken_off: list[bytes] = []
+        # How many changes were asked for, and how many of them the server has.
+        self.asked = 0
+        self.settled = 0
+        # Lanes that this worker parked, with the count of changes after which the server knows it.
+        self.parking: dict[bytes, int] = {}
+        self.parks = 0
+        self.parks_settled_at = 0.0
+        # Until the server says otherwise, some lane may be parked, and due.
+        self.waiting_parked = 1
+        self.next_due_ms = 0
+        self._clock_ms = 0
+        self._clock_at = 0.0
+        self._renewed = asyncio.Event()
+
+    # The lease.
+
+    def renewed(self, renewal: Renewal) -> None:
+        self._clock_ms, self._clock_at = renewal.now_ms, time.monotonic()
+        if not self.parking and self.parks_settled_at < renewal.sent:
+            self.waiting_parked = renewal.waiting
+            self.next_due_ms = renewal.next_due_ms
+        self._renewed.set()
+
+    @property
+    def is_ours(self) -> bool:
+        """By our own clock; the scripts ask the server's."""
+        return self.state is not State.LOST and time.monotonic() < self.lease.deadline
+
+    async def wait_until_ours(self) -> bool:
+        """Waits while the lease has run out but may be prolonged. False: it is lost."""
+        while not self.is_ours:
+            if self.state is State.LOST:
+                return False
+            self._renewed.clear()
+            await self._renewed.wait()
+        return True
+
+    def lose(self) -> None:
+        self.state = State.LOST
+        self._renewed.set()
+
+    def server_ms(self) -> int:
+        """The server's clock, as far as the last renewal told us."""
+        if not self._clock_ms:
+            return int(time.time() * 1000)
+        return self._clock_ms + int((time.monotonic() - self._clock_at) * 1000)
+
+    # Changes; nothing is sent here.
+
+    def ack(self, entry_id: bytes) -> None:
+        self.acks.append(entry_id)
+        self.asked += 1
+
+    def move(self, entry_id: bytes, commands: Sequence[Command]) -> None:
+        """Takes an entry off the stream and runs the commands with it."""
+        self.operations += ("move", entry_id, len(commands))
+        self._add(commands)
+        self.taken_off.append(entry_id)
+
+    def pop(self, lane: bytes, entry_id: bytes, due_ms: int | None, commands: Sequence[Command]) -> None:
+        """Takes the head off a parked lane; `due_ms` is when to hand out what is behind it."""
+        due = "" if due_ms is None else due_ms
+        self.operations += ("pop", lane, self._lane_key(lane), entry_id, due, len(commands))
+        self._add(commands)
+        self.taken_off.append(entry_id)
+
+    def keep(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int) -> None:
+        """Puts the head of a parked lane off until `due_ms`, with `item` in its place."""
+        key = self._lane_key(lane)
+        commands = (("LSET", key, 0, item), ("ZADD", self.parked, due_ms, lane))
+        self.operations += ("keep", lane, key, entry_id, len(commands))
+        self._add(commands)
+        self.taken_off.append(entry_id)
+        self._parked(lane, due_ms)
+
+    def park(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int | None) -> None:
+        """Moves an entry to the end of its lane's list. Without `due_ms` the lane is parked already."""
+        append = ("RPUSH", self._lane_key(lane), item)
+        # NX: should the lane have been emptied meanwhile, then it is due at once.
+        due = ("ZADD", self.parked, "NX", 0, lane) if due_ms is None else ("ZADD", self.parked, due_ms, lane)
+        self.move(entry_id, (append, due))
+        self._parked(lane, due_ms)
+
+    def next_due(self, due_ms: int, parks: int) -> None:
+        """What the server said is due next; `parks` is our count of when it was asked."""
+        if parks == self.parks or 0 <= due_ms < self.next_due_ms:
+            self.next_due_ms = due_ms
+
+    def _parked(self, lane: bytes, due_ms: int | None) -> None:
+        self.parking[lane] = self.asked
+        self.parks += 1
+        self.waiting_parked = max(1, self.waiting_parked)
+        if due_ms is not None and (self.next_due_ms < 0 or due_ms < self.next_due_ms):
+            self.next_due_ms = due_ms
+
+    def forget_settled_parking(self) -> None:
+        """Only the reader calls this, before it reads: so whatever it is about to read is either known
+        here to be parked, or the server knows it."""
+        if self.parking:
+            self.parking = {lane: asked for lane, asked in self.parking.items() if asked > self.settled}
+
+    def _lane_key(self, lane: bytes) -> bytes:
+        return self.lane_prefix.encode() + lane
+
+    def _add(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            self.operations.append(len(command))
+            self.operations += command
+        self.asked += 1
