@@ -188,7 +188,7 @@ class EventBody(Model):
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> Self:
         if self.deliver_at and self.expires_at and self.expires_at <= self.deliver_at:
-            raise PydanticCustomError("expires_at", "expires_at is not after deliver_at")
+            raise PydanticCustomError("expires_at", "is not after deliver_at")
         return self
 
 
@@ -283,6 +283,12 @@ def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> 
     field = "".join(_path(loc)).lstrip(".") or what
     if kind == "extra_forbidden":
         return field, "is not a known field"
+    if kind == "expires_at":
+        return "expires_at", message
+    if kind == "recipient":
+        return "recipient", "give either recipient or recipients"
+    if kind == "finite_number":
+        return field.removesuffix(".float"), message[:1].lower() + message[1:]
     if kind == "missing":
         return field, "is missing"
     if kind == "json_invalid":

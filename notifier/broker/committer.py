@@ -115,7 +115,9 @@ def _take(partition: Partition) -> _Batch | None:
         arguments += ("ack", len(acks), *acks)
     arguments += partition.operations
     partition.acks, partition.operations, partition.taken_off = [], [], []
-    return _Batch(partition, Call(script("commit"), partition.commit_keys, arguments), entries, partition.asked)
+    return _Batch(
+        partition, Call(script("commit"), partition.commit_keys, arguments), entries, partition.asked
+    )
 
 
 def _chunks(ids: list[bytes]) -> Iterable[list[bytes]]:

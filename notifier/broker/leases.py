@@ -146,7 +146,9 @@ class Leases:
                 self.forget(lease)
                 self._lost(lease)
             elif isinstance(reply, BrokerError):
-                log.warning("lease_not_renewed", queue=self._queue, partition=lease.partition, error=str(reply))
+                log.warning(
+                    "lease_not_renewed", queue=self._queue, partition=lease.partition, error=str(reply)
+                )
             else:
                 lease.deadline = sent + self._ttl_ms / 1000
                 now, recover, waiting, next_due = reply
@@ -198,7 +200,10 @@ class Leases:
         calls = [
             Call(
                 script("lease_release"),
-                (self._keys.lease(self._queue, lease.partition), self._keys.queue(self._queue, lease.partition)),
+                (
+                    self._keys.lease(self._queue, lease.partition),
+                    self._keys.queue(self._queue, lease.partition),
+                ),
                 (lease.token, GROUP, self._worker),
             )
             for lease in leases

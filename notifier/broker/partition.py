@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from enum import Enum
 
 from notifier.broker.leases import Lease, Renewal
-from notifier.broker.scripts import Argument
+from notifier.broker.scripts import Argument, Command
 from notifier.keys import Keys
-
-Command = Sequence[Argument]
 
 
 class State(Enum):

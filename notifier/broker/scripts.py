@@ -23,6 +23,7 @@ from notifier.broker.connection import broker_errors, translate
 from notifier.errors import BrokerError
 
 Argument = str | bytes | int | float
+Command = Sequence[Argument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +68,53 @@ async def run(client: redis.asyncio.Redis, call: Call) -> Any:
     return reply
 
 
-async def run_all(client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
+async def run_all(client: redis.asyncio.Redis, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """The replies in order, in one round trip; a call that failed has its BrokerError there.
 
-    Raises BrokerError only when the connection failed: then any of the calls may have run.
+    `then` is a plain command that follows on the same connection; its reply comes last. Raises
+    BrokerError only when the connection failed: then any of the calls may have run.
     """
     with broker_errors():
-        replies = await _pipeline(client, calls)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            for needed in {calls[i].script.sha: calls[i].script for i in unknown}.values():
+        replies = await _commands(calls, then, client.pipeline(transaction=False)).execute(
+            raise_on_error=False
+        )
+        while again := _unknown(replies):
+            for needed in {calls[i].script.sha: calls[i].script for i in again}.values():
                 await client.script_load(needed.source)
-            for i, reply in zip(unknown, await _pipeline(client, [calls[i] for i in unknown]), strict=True):
-                replies[i] = reply
+            pipeline = _commands([calls[i] for i in again], then, client.pipeline(transaction=False))
+            _put(replies, again, await pipeline.execute(raise_on_error=False))
     return [_typed(reply) for reply in replies]
 
 
-def run_all_sync(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+def run_all_sync(client: redis.Redis, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """`run_all` for the blocking client."""
     with broker_errors():
-        replies = _pipeline_sync(client, calls)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            for needed in {calls[i].script.sha: calls[i].script for i in unknown}.values():
+        replies = _commands(calls, then, client.pipeline(transaction=False)).execute(raise_on_error=False)
+        while again := _unknown(replies):
+            for needed in {calls[i].script.sha: calls[i].script for i in again}.values():
                 client.script_load(needed.source)
-            for i, reply in zip(unknown, _pipeline_sync(client, [calls[i] for i in unknown]), strict=True):
-                replies[i] = reply
+            pipeline = _commands([calls[i] for i in again], then, client.pipeline(transaction=False))
+            _put(replies, again, pipeline.execute(raise_on_error=False))
     return [_typed(reply) for reply in replies]
 
 
-async def _pipeline(client: redis.asyncio.Redis, calls: Sequence[Call]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
+def _commands(calls: Sequence[Call], then: Command, pipeline: Any) -> Any:
     for call in calls:
         pipeline.execute_command(*call.command())
-    return await pipeline.execute(raise_on_error=False)
+    if then:
+        pipeline.execute_command(*then)
+    return pipeline
 
 
-def _pipeline_sync(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for call in calls:
-        pipeline.execute_command(*call.command())
-    return pipeline.execute(raise_on_error=False)
+def _unknown(replies: Sequence[Any]) -> list[int]:
+    return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+
+
+def _put(replies: list[Any], places: Sequence[int], later: Sequence[Any]) -> None:
+    for place, reply in zip(places, later, strict=False):
+        replies[place] = reply
+    if len(later) > len(places):  # the plain command ran again too, and only its last answer counts
+        replies[-1] = later[-1]
 
 
 def _typed(reply: Any) -> Any:

@@ -10,7 +10,8 @@
 -- ARGV[1]  backlog limit (entries; 0: none)
 -- ARGV[2]  dedup window (ms; 0: none)
 -- ARGV[3+] for each event: due (ms, or empty for now), to, event
--- Returns for each event 1 (accepted) or 0 (duplicate); the error BACKLOG <waiting> changed nothing.
+-- Returns for each event 1 (accepted) or 0 (duplicate); or {-1, waiting} when the queue is at its limit,
+-- and then nothing has changed.
 
 -- include fence
 -- include schedule
@@ -19,7 +20,7 @@ local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 if limit > 0 then
   local waiting = redis.call('XLEN', KEYS[1])
   if waiting >= limit then
-    return redis.error_reply('BACKLOG ' .. waiting)
+    return {-1, waiting}
   end
 end
 

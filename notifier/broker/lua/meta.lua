@@ -1,0 +1,10 @@
+#!lua
+-- Fixes the number of partitions and the wire version at the first start, and says what they are.
+--
+-- KEYS[1] meta hash
+-- ARGV[1] partitions   ARGV[2] wire version
+-- Returns {partitions, wire version} as they stand.
+
+redis.call('HSETNX', KEYS[1], 'partitions', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'wire', ARGV[2])
+return redis.call('HMGET', KEYS[1], 'partitions', 'wire')

@@ -1,0 +1,43 @@
+"""What is fixed at the first start of an installation: the number of partitions, and the wire version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from notifier.broker.entries import WIRE_VERSION
+from notifier.broker.scripts import Call, script
+from notifier.errors import ConfigurationError
+from notifier.keys import Keys
+
+DEFAULT_PARTITIONS = 16
+MAX_PARTITIONS = 1024
+
+
+def checked_partitions(partitions: int | None) -> int | None:
+    """Raises ConfigurationError for a number that can't be."""
+    if partitions is not None and not 1 <= partitions <= MAX_PARTITIONS:
+        raise ConfigurationError("NOTIFIER_PARTITIONS", f"must be from 1 to {MAX_PARTITIONS}")
+    return partitions
+
+
+def claim(namespace: str, partitions: int | None) -> Call:
+    """The call that reads what is fixed, and fixes it the first time."""
+    wanted = checked_partitions(partitions) or DEFAULT_PARTITIONS
+    return Call(script("meta"), (Keys(namespace).meta(),), (wanted, WIRE_VERSION))
+
+
+def keys(namespace: str, partitions: int | None, reply: Any) -> Keys:
+    """The names, from the reply to `claim`. Raises ConfigurationError when it fits not what was asked."""
+    there, version = int(reply[0]), bytes(reply[1])
+    if partitions is not None and partitions != there:
+        raise ConfigurationError(
+            "NOTIFIER_PARTITIONS",
+            f"is {partitions}, but this installation ({namespace}) was started with {there}",
+        )
+    if version != WIRE_VERSION:
+        raise ConfigurationError(
+            "NOTIFIER_NAMESPACE",
+            f"{namespace} holds wire format {version.decode(errors='replace')}; this version speaks "
+            f"{WIRE_VERSION.decode()}",
+        )
+    return Keys(namespace, there)
