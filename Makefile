@@ -27,7 +27,7 @@ test-fast: $(READY) ## the tests that take milliseconds
 	@$(BIN)/pytest -m "not slow" $(ARGS)
 
 lint: $(READY) ## style, format, types, layers, and what may not stand in a commit
-	@echo "ruff: style" && $(BIN)/ruff check --quiet .
+	@echo "ruff: style" && $(BIN)/ruff check --quiet --output-format concise .
 	@echo "ruff: format" && $(BIN)/ruff format --quiet --diff .
 	@echo "mypy" && $(BIN)/mypy --no-error-summary
 	@echo "import-linter" && said=$$($(BIN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
