@@ -1,0 +1,59 @@
+"""Which endpoints may be called: they come from browsers, and a worker stands inside a network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import httpx
+
+from notifier.channel import PermanentFailure
+
+
+def check_endpoint(endpoint: str, *, allow_http: bool) -> str:
+    """The endpoint, if it may be called. Raises PermanentFailure.
+
+    It must be https, without a user name, and its host neither this machine nor a literal address that
+    is not public, in whatever notation (against server-side request forgery). A name that resolves to
+    such an address is left to the network's own rules. With `allow_http`, only the form is checked.
+    It is read with the parser of the client that will call it, so that both see the same host.
+    """
+    try:
+        url = httpx.URL(endpoint)
+        host, userinfo = url.raw_host.decode("ascii"), url.userinfo
+    except (httpx.InvalidURL, ValueError):
+        raise PermanentFailure("the endpoint is not a URL") from None
+    if url.scheme not in {"https", "http"} or not host or userinfo or not endpoint.isprintable():
+        raise PermanentFailure("the endpoint is not a URL that a push service gives out")
+    if allow_http:
+        return endpoint
+    if url.scheme != "https":
+        raise PermanentFailure("the endpoint is not https")
+    if not _is_public(host.rstrip(".")):
+        raise PermanentFailure("the endpoint's host is not a public one")
+    return endpoint
+
+
+def origin_of(endpoint: str) -> str:
+    """Scheme, host and port (RFC 6454), as the audience of a VAPID token; no default port."""
+    url = httpx.URL(endpoint)
+    host = url.raw_host.decode("ascii")
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}" + ("" if url.port is None else f":{url.port}")
+
+
+def _is_public(host: str) -> bool:
+    if "." not in host and ":" not in host and not host.isdecimal() and not host.startswith("0x"):
+        return False  # localhost, and other names that only a local resolver knows
+    if host.endswith((".localhost", ".local", ".internal")):
+        return False
+    try:
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            # 127.1, 0x7f000001 and 2130706433 are addresses too, to the resolver.
+            address = ipaddress.IPv4Address(socket.inet_aton(host))
+        except (OSError, UnicodeEncodeError):
+            return True
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_global
