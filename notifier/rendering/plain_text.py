@@ -11,13 +11,16 @@ from html import unescape
 from typing import Final
 
 _TOKEN = re.compile(
-    r"<!--.*?-->|<(?P<close>/?)(?P<name>[a-zA-Z][a-zA-Z0-9]*)(?P<attributes>(?:\"[^\"]*\"|'[^']*'|[^'\">])*)>"
+    r"<!--.*?-->|<(?P<close>/?)(?P<name>[a-zA-Z][a-zA-Z0-9]*)"
+    r"(?P<attributes>[^'\">]*(?:(?:\"[^\"]*\"|'[^']*')[^'\">]*)*)>"
     r"|(?P<text>[^<]+|<)",
     re.DOTALL,
 )
 _HREF = re.compile(r"(?:^|\s)href\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
 _ALT = re.compile(r"(?:^|\s)alt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.IGNORECASE)
-_HIDDEN = re.compile(r"display\s*:\s*none|(?:^|\s)hidden(?:\s|=|$)", re.IGNORECASE)
+_HIDDEN = re.compile(
+    r"display\s*:\s*none|(?:^|\s)(?:hidden(?:\s|=|$)|aria-hidden\s*=\s*\W?true)", re.IGNORECASE
+)
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 
 _PARAGRAPHS: Final = frozenset({"p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote"})
@@ -29,7 +32,7 @@ _VOID: Final = frozenset({"br", "hr", "img", "meta", "link", "input", "wbr", "co
 def text_of(html: str) -> str:
     """Paragraphs apart by an empty line, rows of a table on a line each, links as `label <target>`.
 
-    What is hidden by its own style, and comments, is left out.
+    What is hidden, by its own style or from screen readers, and comments, are left out.
     """
     writer = _Writer()
     for token in _TOKEN.finditer(html):
@@ -39,6 +42,13 @@ def text_of(html: str) -> str:
         elif token["text"]:
             writer.text(token["text"])
     return writer.result()
+
+
+def _hides(name: str, attributes: str) -> bool:
+    if name in _SKIPPED:
+        return True
+    # Most tags have a long style and none of these words: the search would be most of the work.
+    return ("none" in attributes or "hidden" in attributes) and _HIDDEN.search(attributes) is not None
 
 
 class _Writer:
@@ -56,23 +66,20 @@ class _Writer:
     def text(self, raw: str) -> None:
         if self._hidden:
             return
-        words = _SPACE.sub(" ", unescape(raw))
-        if words == " ":
+        if raw.isspace() and "\xa0" not in raw:
             self._space = True
             return
-        if words.startswith(" "):
-            self._space = True
+        words = _SPACE.sub(" ", unescape(raw) if "&" in raw else raw)
+        self._space = self._space or words[0] == " "
         self._write(words.strip(" "))
-        self._space = words.endswith(" ")
+        self._space = words[-1] == " "
 
     def tag(self, name: str, closing: bool, attributes: str) -> None:
         if self._hidden:
             self._hidden_tag(name, closing)
-            return
-        if not closing and name not in _VOID and (name in _SKIPPED or _HIDDEN.search(attributes)):
+        elif not closing and name not in _VOID and _hides(name, attributes):
             self._hidden.append(name)
-            return
-        if name == "a":
+        elif name == "a":
             self._link(closing, attributes)
         elif name == "br":
             self._breaks += 1

@@ -15,7 +15,7 @@ import re
 import css_inline
 
 from notifier.errors import TemplateError
-from notifier.rendering.source import blank, jinja_tokens, line_of, mask
+from notifier.rendering.source import jinja_tokens, line_of, mask
 
 SLOT = re.compile(r"\{\{-?\s*body\s*-?\}\}")
 """Where a layout takes in the block."""
@@ -23,11 +23,12 @@ SLOT = re.compile(r"\{\{-?\s*body\s*-?\}\}")
 _TAG = re.compile(
     r"<!--.*?-->"
     r"|<(?P<raw>style|script|title|textarea)\b(?P<raw_attributes>[^>]*)>.*?</(?P=raw)\s*>"
-    r"|<(?P<name>[a-zA-Z][\w:-]*)(?P<attributes>(?:\"[^\"]*\"|'[^']*'|[^'\">])*)>",
+    r"|<(?P<name>[a-zA-Z][\w:-]*)(?P<attributes>[^'\">]*(?:(?:\"[^\"]*\"|'[^']*')[^'\">]*)*)>",
     re.DOTALL,
 )
 _STYLE = re.compile(r"(?<=[\s\"'])style\s*=\s*(?P<quote>[\"'])", re.IGNORECASE)
-_ANSWER = re.compile(r"<[a-zA-Z][\w:-]* data-n=\"(\w+)\"(?:\"[^\"]*\"|'[^']*'|[^'\">])*?\sstyle=\"([^\"]*)\"")
+_NUMBER = re.compile(r"\sdata-n=\"b(\d+)\"")
+_VALUE = re.compile(r"\sstyle=\"([^\"]*)\"")
 _INLINE = re.compile(r"data-css-inline\s*=\s*[\"']?(\w+)[\"']?")
 
 
@@ -46,7 +47,7 @@ def inline_styles(path: str, source: str, layout: str | None = None) -> str:
         result = inliner.inline(document)
     except css_inline.InlineError as error:
         raise TemplateError(path, f"its CSS can't be inlined: {error}") from None
-    return _apply(source, dict(_ANSWER.findall(result)))
+    return _apply(source, _answers(result))
 
 
 def _number(source: str, prefix: str) -> str:
@@ -65,7 +66,18 @@ def _number(source: str, prefix: str) -> str:
     return _TAG.sub(number, mask(source))
 
 
-def _apply(source: str, styles: dict[str, str]) -> str:
+def _answers(document: str) -> dict[int, str]:
+    # css-inline puts attributes into an order of its own.
+    styles: dict[int, str] = {}
+    for tag in _TAG.finditer(document):
+        number = _NUMBER.search(tag["attributes"] or "")
+        style = _VALUE.search(tag["attributes"] or "")
+        if number and style:
+            styles[int(number[1])] = style[1]
+    return styles
+
+
+def _apply(source: str, styles: dict[int, str]) -> str:
     parts: list[str] = []
     position = 0
     index = 0
@@ -74,10 +86,10 @@ def _apply(source: str, styles: dict[str, str]) -> str:
             mode = _INLINE.search(tag["raw_attributes"])
             parts.append(source[position : tag.start()])
             text = source[tag.start() : tag.end()]
-            parts.append(_INLINE.sub("", text, count=1) if mode else blank(text))
+            parts.append(_INLINE.sub("", text, count=1) if mode else "\n" * text.count("\n"))
             position = tag.end()
         elif tag["name"]:
-            style = styles.get(f"b{index}")
+            style = styles.get(index)
             index += 1
             if style:
                 parts.extend(_with_style(source, tag, position, style))
