@@ -159,10 +159,14 @@ class Delivery:
     def id(self) -> str:
         """32 hex digits, made of event, recipient, channel and address."""
         if self._id is None:
-            parts = (self.event_id, self.recipient.id, self.channel, self.address_key)
+            parts = (self.event_id, self.recipient_id, self.channel, self.address_key)
             digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=16)
             self._id = digest.hexdigest()
         return self._id
+
+    @property
+    def recipient_id(self) -> str:
+        return self.recipient.id if self.to_bytes.startswith(b"{") else self.to_bytes.decode()
 
     @property
     def event(self) -> EventBody:

@@ -102,8 +102,7 @@ class Committer:
         partition.settled = batch.asked
         if partition.parking:
             partition.parks_settled_at = time.monotonic()
-        partition.in_hand.difference_update(batch.entries)
-        self._settled(len(batch.entries))
+        self._settled(partition.let_go(batch.entries))
 
 
 def _take(partition: Partition) -> _Batch | None:

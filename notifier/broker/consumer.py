@@ -76,10 +76,7 @@ class Consumer:
         self._closing = False
         self._drains: set[asyncio.Task[None]] = set()
         self.committer = Committer(client, lost=self._lost_partition, settled=self.let_go)
-        self._leases = Leases(
-            client, keys, queue, worker, lease_ttl,
-            acquired=self._acquired, renewed=self._renewed, lost=self._lost, surplus=self._surplus,
-        )  # fmt: skip
+        self._leases = Leases(client, keys, queue, worker, lease_ttl, self)
 
     # Called by the handler.
 
@@ -96,8 +93,7 @@ class Consumer:
 
     def put_back(self, partition: Partition, messages: Sequence[Message]) -> None:
         """These are not in hand any more, and nothing about them changes in the server."""
-        partition.in_hand.difference_update(message.id for message in messages)
-        self.let_go(len(messages))
+        self.let_go(partition.let_go([message.id for message in messages]))
 
     def let_go(self, count: int) -> None:
         self._in_hand -= count
@@ -121,7 +117,7 @@ class Consumer:
             self._closing = True
             reading.cancel()
             timing.cancel()
-            await asyncio.gather(*(self._hand_over(p) for p in list(self.partitions.values())), *self._drains)
+            await asyncio.gather(self._hand_over(list(self.partitions.values())), *self._drains)
             beating.cancel()
             committing.cancel()
         try:
@@ -130,35 +126,37 @@ class Consumer:
             log.warning("worker_not_unregistered", queue=self.queue, error=str(error))
         await self._reader.close()
 
-    async def _hand_over(self, partition: Partition) -> None:
-        assert self._handler is not None
-        if partition.state is State.DRAINING:
-            return
-        partition.state = State.DRAINING
+    async def _hand_over(self, partitions: Sequence[Partition]) -> None:
+        partitions = [p for p in partitions if p.state is not State.DRAINING]
+        for partition in partitions:
+            partition.state = State.DRAINING
         async with self._reading:
             pass  # a read that is under way may still bring entries; they stay pending
+        await asyncio.gather(*(self._drain(partition) for partition in partitions))
+        leases = [partition.lease for partition in partitions if partition.state is not State.LOST]
+        for partition in partitions:
+            self._remove(partition)
+        try:
+            await self._leases.release(leases)
+        except BrokerError as error:  # then the leases run out by themselves
+            log.warning("leases_not_released", queue=self.queue, error=str(error))
+        else:
+            log.info("leases_released", queue=self.queue, partitions=[lease.partition for lease in leases])
+
+    async def _drain(self, partition: Partition) -> None:
+        assert self._handler is not None
         await self._handler.drain(partition)
         await self.committer.flushed(partition)
-        if partition.state is State.LOST:
-            return
-        self._remove(partition)
-        try:
-            await self._leases.release([partition.lease])
-        except BrokerError as error:  # then the lease runs out by itself
-            log.warning("lease_not_released", queue=self.queue, partition=partition.number, error=str(error))
-        else:
-            log.info("lease_released", queue=self.queue, partition=partition.number)
 
     # Leases.
 
-    def _acquired(self, lease: Lease) -> None:
+    def acquired(self, lease: Lease) -> None:
         if self._closing:
             return
-        log.info("lease_acquired", queue=self.queue, partition=lease.partition, token=lease.token)
         self.partitions[lease.partition] = Partition(self._keys, self.queue, lease)
         self._changed.set()
 
-    def _renewed(self, lease: Lease, renewal: Renewal) -> None:
+    def renewed(self, lease: Lease, renewal: Renewal) -> None:
         partition = self.partitions.get(lease.partition)
         if partition is None or partition.lease is not lease:
             return
@@ -168,7 +166,11 @@ class Consumer:
         if partition.next_due_ms >= 0:
             self._timer.set()
 
-    def _lost(self, lease: Lease) -> None:
+    def lose(self, partition: Partition) -> None:
+        """The server said that another worker owns this partition."""
+        self._lost_partition(partition)
+
+    def lost(self, lease: Lease) -> None:
         partition = self.partitions.get(lease.partition)
         if partition is not None and partition.lease is lease:
             log.warning("lease_lost", queue=self.queue, partition=lease.partition, token=lease.token)
@@ -191,10 +193,12 @@ class Consumer:
         self.let_go(len(partition.in_hand))
         partition.in_hand = set()
 
-    def _surplus(self, lease: Lease) -> None:
-        partition = self.partitions.get(lease.partition)
-        if partition is not None and partition.lease is lease and not self._closing:
-            drain = asyncio.create_task(self._hand_over(partition))
+    def surplus(self, leases: Sequence[Lease]) -> None:
+        partitions = [
+            p for lease in leases if (p := self.partitions.get(lease.partition)) and p.lease is lease
+        ]
+        if partitions and not self._closing:
+            drain = asyncio.create_task(self._hand_over(partitions))
             self._drains.add(drain)
             drain.add_done_callback(self._drains.discard)
 
@@ -227,7 +231,6 @@ class Consumer:
         return [p for p in self.partitions.values() if p.state in states and p.is_ours]
 
     async def _read_once(self) -> None:
-        assert self._handler is not None
         if recovering := self._readable(State.RECOVERING):
             await self._recover(recovering)
             return
@@ -243,13 +246,24 @@ class Consumer:
             for partition, entries in await self._reader.read(live, count)
             if partition.state is State.LIVE
         ]
-        if batch:
+        await self._give(batch)
+
+    async def _give(self, batch: Batch) -> None:
+        assert self._handler is not None
+        if not batch:
+            return
+        try:
             await self._handler.accept(batch)
+        except BrokerError:
+            # Pending with us and with nobody to see to them: recovering finds them again.
+            for partition, messages in batch:
+                self.put_back(partition, messages)
+            raise
 
     def _in_hand_from(self, partition: Partition, entries: Entries) -> list[Message]:
         # Without a field list: deleted by hand while it was pending. Known: the group was made anew.
         messages = [
-            Message(entry[0], entry[1], entry[2] if len(entry) > 2 else 1)  # noqa: PLR2004
+            Message(entry[0], entry[1], entry[2] if len(entry) > 2 else 1)
             for entry in entries
             if entry[1] is not None and entry[0] not in partition.in_hand
         ]
@@ -294,8 +308,7 @@ class Consumer:
                 if messages := self._in_hand_from(partition, entries):
                     log.info("recovered", queue=self.queue, partition=partition.number, entries=len(messages))
                     batch.append((partition, messages))
-        if batch:
-            await self._handler.accept(batch)
+        await self._give(batch)
 
     # What is due.
 

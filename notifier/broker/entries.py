@@ -71,7 +71,7 @@ class Message:
     failures.
     """
 
-    __slots__ = ("attempts", "deliveries", "fields", "first_ms", "id", "lane", "parked", "rest")
+    __slots__ = ("attempts", "deliveries", "fields", "first_ms", "id", "lane", "parked", "values")
 
     def __init__(self, entry_id: bytes, fields: Sequence[bytes], deliveries: int = 1) -> None:
         self.id = entry_id
@@ -81,7 +81,7 @@ class Message:
         self.first_ms = 0
         self.lane = b""
         self.parked = False
-        self.rest = 0  # items behind this one in the lane's list
+        self.values: Sequence[bytes] = ()  # of the fields, in the order of the wire format
 
     def parked_item(self) -> bytes:
         """The form in which it waits in a lane's list; its id comes first, by which scripts know it."""

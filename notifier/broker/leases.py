@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import redis.asyncio
 import structlog
@@ -56,8 +57,22 @@ class Renewal:
     next_due_ms: int
 
 
+class Owner(Protocol):
+    """Whoever the leases are for; told on the loop, in the middle of a beat."""
+
+    def acquired(self, lease: Lease) -> None: ...
+
+    def renewed(self, lease: Lease, renewal: Renewal) -> None: ...
+
+    def lost(self, lease: Lease) -> None:
+        """Another worker has it."""
+
+    def surplus(self, leases: Sequence[Lease]) -> None:
+        """More than the share: drain these, then release them."""
+
+
 class Leases:
-    """The leases of one worker on one queue. The callbacks run on the loop, between two beats."""
+    """The leases of one worker on one queue."""
 
     def __init__(
         self,
@@ -66,11 +81,7 @@ class Leases:
         queue: str,
         worker: str,
         ttl: timedelta,
-        *,
-        acquired: Callable[[Lease], None],
-        renewed: Callable[[Lease, Renewal], None],
-        lost: Callable[[Lease], None],
-        surplus: Callable[[Lease], None],
+        owner: Owner,
     ) -> None:
         self.held: dict[int, Lease] = {}
         self._client = client
@@ -78,7 +89,7 @@ class Leases:
         self._queue = queue
         self._worker = worker
         self._ttl_ms = int(ttl / timedelta(milliseconds=1))
-        self._acquired, self._renewed, self._lost, self._surplus = acquired, renewed, lost, surplus
+        self._owner = owner
         self._leaving: set[int] = set()
         self._beat_now = asyncio.Event()
 
@@ -106,9 +117,9 @@ class Leases:
         await self._renew()
         share = fair_share(self._keys.partitions, workers)
         staying = [lease for p, lease in self.held.items() if p not in self._leaving]
-        for lease in staying[share:]:
-            self._leaving.add(lease.partition)
-            self._surplus(lease)
+        if surplus := staying[share:]:
+            self._leaving.update(lease.partition for lease in surplus)
+            self._owner.surplus(surplus)
         if len(staying) < share:
             await self._acquire(share - len(staying))
 
@@ -144,7 +155,7 @@ class Leases:
                 continue
             if isinstance(reply, Fenced):
                 self.forget(lease)
-                self._lost(lease)
+                self._owner.lost(lease)
             elif isinstance(reply, BrokerError):
                 log.warning(
                     "lease_not_renewed", queue=self._queue, partition=lease.partition, error=str(reply)
@@ -152,7 +163,7 @@ class Leases:
             else:
                 lease.deadline = sent + self._ttl_ms / 1000
                 now, recover, waiting, next_due = reply
-                self._renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due))
+                self._owner.renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due))
 
     def _renew_keys(self, partition: int) -> tuple[str, str, str]:
         keys = self._keys
@@ -164,6 +175,7 @@ class Leases:
 
     async def _acquire(self, wanted: int) -> None:
         free = [p for p in range(self._keys.partitions) if p not in self.held]
+        before = set(self.held)
         random.shuffle(free)  # so that workers that start together ask for different ones first
         while free and wanted > 0:
             asked, free = free[:wanted], free[wanted:]
@@ -183,7 +195,9 @@ class Leases:
                     lease = Lease(partition, token.decode(), sent + self._ttl_ms / 1000)
                     self.held[partition] = lease
                     wanted -= 1
-                    self._acquired(lease)
+                    self._owner.acquired(lease)
+        if taken := sorted(set(self.held) - before):
+            log.info("leases_acquired", queue=self._queue, worker=self._worker, partitions=taken)
 
     def forget(self, lease: Lease) -> None:
         """Drops a lease that was lost, without a word to the server."""

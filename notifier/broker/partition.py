@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from notifier.broker.leases import Lease, Renewal
@@ -99,6 +99,12 @@ class Partition:
         if not self._clock_ms:
             return int(time.time() * 1000)
         return self._clock_ms + int((time.monotonic() - self._clock_at) * 1000)
+
+    def let_go(self, entry_ids: Iterable[bytes]) -> int:
+        """These are not in hand any more. Returns how many of them were."""
+        before = len(self.in_hand)
+        self.in_hand.difference_update(entry_ids)
+        return before - len(self.in_hand)
 
     # Changes; nothing is sent here.
 

@@ -1,0 +1,121 @@
+"""Tells the administrators of dead deliveries: an event like any other, at most one per channel and interval.
+
+The dead are counted in the commit that moves them, so no count is lost; it goes down when the alert has
+been published. Whoever dies between the two alerts once more, which is better than not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis.asyncio
+import structlog
+
+from notifier import metrics
+from notifier.broker.connection import broker_errors
+from notifier.dead_letters import ALERT_TYPE, split
+from notifier.errors import NotifierError
+from notifier.event import uuid7
+from notifier.keys import Keys
+from notifier.publisher import AsyncPublisher
+
+log = structlog.get_logger(__name__)
+
+_SAMPLE = 100  # of each partition's dead, how many are read for the counts by error
+_LONGEST_PAUSE = timedelta(seconds=5)
+
+
+class Alerter:
+    """Looks for unalerted dead every few seconds. Any number of workers may run one."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        publisher: AsyncPublisher,
+        queues: Sequence[str],
+        admins: Sequence[str],
+        interval: timedelta,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._publisher = publisher
+        self._queues = queues
+        self._admins = [{"id": admin, "email": admin} if "@" in admin else {"id": admin} for admin in admins]
+        self._interval = interval
+
+    async def run(self) -> None:
+        """Until cancelled. What fails is logged and tried again; only a published alert is counted off."""
+        if not self._admins:
+            log.warning("alerts_reach_nobody", setting="NOTIFIER_ADMINS")
+            return
+        pause = min(_LONGEST_PAUSE, self._interval / 4).total_seconds()
+        while True:
+            try:
+                for queue, counts in (await self._unalerted()).items():
+                    await self._alert(queue, counts)
+            except NotifierError as error:
+                log.warning("alert_failed", error=str(error))
+            await asyncio.sleep(pause)
+
+    async def _unalerted(self) -> dict[str, dict[int, int]]:
+        """For each queue with unalerted dead, how many in which partition."""
+        with broker_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for partition in range(self._keys.partitions):
+                pipeline.hmget(self._keys.unalerted(partition), list(self._queues))
+            rows = await pipeline.execute()
+        found: dict[str, dict[int, int]] = {}
+        for partition, row in enumerate(rows):
+            for queue, count in zip(self._queues, row, strict=True):
+                if count and int(count) > 0:
+                    found.setdefault(queue, {})[partition] = int(count)
+        return found
+
+    async def _alert(self, queue: str, counts: dict[int, int]) -> None:
+        gate = self._keys.alert(queue)
+        with broker_errors():
+            if not await self._client.set(
+                gate, "", nx=True, px=int(self._interval / timedelta(milliseconds=1))
+            ):
+                return
+            errors, since_ms = await self._errors(queue, counts)
+        total = sum(counts.values())
+        since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="seconds")
+        event: dict[str, Any] = {
+            "id": f"{ALERT_TYPE}:{uuid7()}",
+            "type": ALERT_TYPE,
+            "recipients": self._admins,
+            "data": {"channel": queue, "count": total, "errors": errors, "since": since},
+        }
+        try:
+            await self._publisher.publish(event)
+        except NotifierError:
+            with broker_errors():
+                await self._client.delete(gate)
+            raise
+        metrics.ALERTS.labels(queue).inc()
+        log.error("dead_deliveries", queue=queue, count=total, since=since)
+        with broker_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for partition, count in counts.items():
+                pipeline.hincrby(self._keys.unalerted(partition), queue, -count)
+            await pipeline.execute()
+
+    async def _errors(self, queue: str, counts: dict[int, int]) -> tuple[list[dict[str, Any]], int]:
+        """How often which error, of a sample of the newest, and when the oldest of them died (ms)."""
+        pipeline = self._client.pipeline(transaction=False)
+        for partition, count in counts.items():
+            pipeline.xrevrange(self._keys.dead(queue, partition), count=min(count, _SAMPLE))
+        errors: Counter[str] = Counter()
+        since_ms = int(datetime.now(UTC).timestamp() * 1000)
+        for entries in await pipeline.execute():
+            for _, by_name in entries:
+                failure, _ = split([part for pair in by_name.items() for part in pair])
+                errors[failure.error] += 1
+                since_ms = min(since_ms, failure.last_ms)
+        return [{"error": error, "count": count} for error, count in errors.most_common()], since_ms

@@ -1,0 +1,85 @@
+"""The one place that wires things: from settings to a running worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from notifier.broker import meta
+from notifier.broker.connection import connect
+from notifier.broker.scripts import run
+from notifier.channel import Channel
+from notifier.inbox import Inbox
+from notifier.keys import Keys
+from notifier.publisher import AsyncPublisher, Publisher
+from notifier.recipients import Recipients
+from notifier.registry import load_channels
+from notifier.rendering import TemplateFolder
+from notifier.settings import Settings
+from notifier.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What every part of a process shares."""
+
+    settings: Settings
+    client: redis.asyncio.Redis
+    keys: Keys
+
+    @property
+    def recipients(self) -> Recipients:
+        return Recipients(self.client, self.keys)
+
+    @property
+    def inbox(self) -> Inbox:
+        return Inbox(self.client, self.keys, limit=self.settings.inbox_limit)
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Connects. Raises BrokerError, or ConfigurationError when the number of partitions does not fit."""
+    client = connect(settings.redis_url)
+    try:
+        reply = await run(client, meta.claim(settings.namespace, settings.partitions))
+        yield Runtime(settings, client, meta.keys(settings.namespace, settings.partitions, reply))
+    finally:
+        await client.aclose()
+
+
+def open_channels(settings: Settings, environ: Mapping[str, str]) -> dict[str, Channel]:
+    """The configured channels by name. Raises ConfigurationError."""
+    return load_channels(settings.channels, environ)
+
+
+def open_templates(settings: Settings, channels: Mapping[str, Channel]) -> TemplateFolder:
+    """The templates, compiled. Raises ConfigurationError when there are none."""
+    folder = TemplateFolder(settings.templates, {name: channel.blocks for name, channel in channels.items()})
+    folder.load()
+    return folder
+
+
+def open_publisher(settings: Settings) -> Publisher:
+    return Publisher(settings.redis_url, **_publishing(settings))
+
+
+def open_async_publisher(settings: Settings) -> AsyncPublisher:
+    return AsyncPublisher(settings.redis_url, **_publishing(settings))
+
+
+def _publishing(settings: Settings) -> dict[str, Any]:
+    same = ("namespace", "partitions", "dedup_window", "backlog_limit", "durability")
+    return {name: getattr(settings, name) for name in same}
+
+
+@asynccontextmanager
+async def open_worker(
+    runtime: Runtime, channels: Mapping[str, Channel], templates: TemplateFolder, roles: Sequence[str]
+) -> AsyncIterator[Worker]:
+    """A worker of these roles, not running yet. Raises ConfigurationError for an unknown role."""
+    async with open_async_publisher(runtime.settings) as publisher:
+        yield Worker(runtime.settings, runtime.client, runtime.keys, channels, templates, publisher, roles)

@@ -1,0 +1,430 @@
+"""The worker of a channel's queue, and of that queue's DLQ: from a delivery in hand to its outcome.
+
+Messages go into lanes; runners take ready lanes, send, and ask the partition for what follows. An outcome
+is only asked for here; the committer brings it to the server, and until then the entry stays pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import redis.asyncio
+import structlog
+
+from notifier import metrics
+from notifier.breaker import Breaker
+from notifier.broker.connection import broker_errors
+from notifier.broker.consumer import Batch, Consumer
+from notifier.broker.entries import DELIVERY_FIELDS, FAILURE_FIELDS, MalformedEntry, Message, values
+from notifier.broker.partition import Partition, State
+from notifier.broker.scripts import Call, Command, run_all, script
+from notifier.channel import (
+    Channel,
+    ChannelUnavailable,
+    Delivery,
+    DeliveryError,
+    PermanentFailure,
+    Sent,
+    TransientFailure,
+)
+from notifier.dead_letters import Failure, Graveyard, split
+from notifier.errors import BrokerError, Fenced, InvalidInput, TemplateError
+from notifier.event import EventBody, Recipient
+from notifier.inbox import encode_entry
+from notifier.keys import Keys
+from notifier.lanes import Lane, Lanes
+from notifier.policy import MAX_OWNERS, DeadLetter, Retry
+from notifier.recipients import encode_suppression, suppression_field
+from notifier.redaction import redacted
+
+log = structlog.get_logger(__name__)
+
+Render = Callable[[str, EventBody, Recipient], Mapping[str, str]]
+
+_LANE_ITEMS = 16  # of a parked lane's list, how many come into hand at once
+_ACTIVE = (State.LIVE, State.RECOVERING)
+_NOTHING: Mapping[str, str] = {}
+
+
+class Policy(Protocol):
+    def decide(self, failure: DeliveryError, attempts: int) -> Retry | DeadLetter: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many sends at once; how long one may take; after which time a parked lane that was handed out
+    and not dealt with is handed out again; how many entries an inbox holds."""
+
+    concurrency: int = 50
+    send_timeout: timedelta = timedelta(seconds=60)
+    lane_hold: timedelta = timedelta(seconds=5)
+    inbox: int = 1_000
+
+
+class Deliveries:
+    """The handler of one queue; give it to a `Consumer`."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        consumer: Consumer,
+        channel: Channel,
+        *,
+        render: Render,
+        policy: Policy,
+        graveyard: Graveyard,
+        limits: Limits,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._consumer = consumer
+        self._channel = channel
+        self._render = render
+        self._policy = policy
+        self._graveyard = graveyard
+        self._concurrency = limits.concurrency
+        self._send_timeout = limits.send_timeout.total_seconds()
+        self._hold_ms = int(limits.lane_hold / timedelta(milliseconds=1))
+        self._inbox_limit = limits.inbox
+        self._lanes = Lanes()
+        self._stopped: dict[Partition, asyncio.Event] = {}
+        self._delivered = metrics.DELIVERED.labels(channel.name)
+        self._latency = metrics.LATENCY.labels(channel.name)
+        self.breaker = Breaker(changed=self._breaker_changed)
+
+    async def run(self) -> None:
+        """Runs the runners until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._concurrency):
+                tasks.create_task(self._runner())
+
+    def _breaker_changed(self, is_open: bool) -> None:
+        metrics.BREAKER_OPEN.labels(self._channel.name).set(int(is_open))
+        log.warning("breaker_opened" if is_open else "breaker_closed", queue=self._consumer.queue)
+
+    # What comes in.
+
+    async def accept(self, batch: Batch) -> None:
+        usable = [
+            (partition, [m for m in messages if self._usable(partition, m)]) for partition, messages in batch
+        ]
+        parked = await self._parked_lanes(usable)
+        for partition, messages in usable:
+            if partition.state not in _ACTIVE:
+                continue
+            for message in messages:
+                self._enlist(partition, message, parked.get(partition, ()))
+        self._lanes.wake()
+
+    def _usable(self, partition: Partition, message: Message) -> bool:
+        """Reads the fields; what is unreadable, or has outlived too many owners, is dead-lettered."""
+        try:
+            if tuple(message.fields[0 : 2 * len(FAILURE_FIELDS) : 2]) == FAILURE_FIELDS:
+                failure, message.fields = split(message.fields)
+                message.attempts, message.first_ms = failure.attempts, failure.first_ms
+            message.values = values(message.fields, DELIVERY_FIELDS)
+            int(message.values[8]), int(message.values[9] or 0)
+        except (MalformedEntry, ValueError) as error:
+            self._bury(
+                partition, message, _failure("MalformedEntry", str(error), message, partition.server_ms())
+            )
+            return False
+        message.lane = message.values[4] + b"/" + message.values[6]
+        if message.deliveries > MAX_OWNERS:
+            self._bury(partition, message, _poison(message, partition.server_ms()))
+            return False
+        return True
+
+    async def _parked_lanes(
+        self, batch: Sequence[tuple[Partition, list[Message]]]
+    ) -> dict[Partition, set[bytes]]:
+        """Which lanes of these messages are parked, of those that nothing here tells of."""
+        asked: list[tuple[Partition, list[bytes]]] = []
+        for partition, messages in batch:
+            if partition.waiting_parked and messages:
+                asked.append((partition, list({message.lane for message in messages})))
+        if not asked:
+            return {}
+        with broker_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for partition, lanes in asked:
+                pipeline.execute_command("ZMSCORE", partition.parked, *lanes)
+            replies = await pipeline.execute()
+        return {
+            partition: {lane for lane, due in zip(lanes, reply, strict=True) if due is not None}
+            for (partition, lanes), reply in zip(asked, replies, strict=True)
+        }
+
+    def _enlist(self, partition: Partition, message: Message, parked: set[bytes] | tuple[()]) -> None:
+        lane = self._lanes.find(partition, message.lane)
+        if lane is None:
+            if message.lane in partition.parking or message.lane in parked:
+                self._append_to_list(partition, message)
+            else:
+                self._lanes.append(partition, message)
+        elif lane.parked:
+            lane.behind += 1
+            self._append_to_list(partition, message)
+        else:
+            lane.waiting.append(message)
+
+    def _append_to_list(self, partition: Partition, message: Message) -> None:
+        partition.park(message.lane, message.id, message.parked_item(), None)
+        self._consumer.commit(partition)
+
+    async def due(self, partitions: Sequence[Partition], room: int) -> None:
+        """Takes parked lanes whose time has come."""
+        lanes = max(1, room // len(partitions) // _LANE_ITEMS)
+        parks = [partition.parks for partition in partitions]
+        calls = [
+            Call(
+                script("lanes_due"),
+                (partition.commit_keys[0], partition.commit_keys[2], partition.commit_keys[3]),
+                (partition.lease.token, lanes, _LANE_ITEMS, self._hold_ms, partition.lane_prefix),
+            )
+            for partition in partitions
+        ]
+        replies = await run_all(self._client, calls)
+        for partition, seen, reply in zip(partitions, parks, replies, strict=True):
+            if isinstance(reply, Fenced):
+                continue  # the next beat says so too, and acts
+            if isinstance(reply, BrokerError):
+                raise reply
+            _, next_due, rows = reply
+            partition.next_due(next_due, seen)
+            for lane, owners, waiting, *items in rows:
+                if partition.state in _ACTIVE and self._lanes.find(partition, lane) is None:
+                    self._take_lane(partition, lane, owners, waiting, items)
+        self._lanes.wake()
+
+    def _take_lane(
+        self, partition: Partition, key: bytes, owners: int, waiting: int, items: list[bytes]
+    ) -> None:
+        # Whoever died over this lane died over its head.
+        messages = [Message.from_parked(item, key, owners if i == 0 else 1) for i, item in enumerate(items)]
+        for message in messages:
+            message.values = values(message.fields, DELIVERY_FIELDS)
+            self._consumer.take_in_hand(partition, message)
+        self._lanes.add_parked(partition, key, messages, waiting - len(items))
+
+    # Leaving.
+
+    async def drain(self, partition: Partition) -> None:
+        while partition.running:
+            self._stopped[partition] = asyncio.Event()
+            await self._stopped[partition].wait()
+        self._stopped.pop(partition, None)
+        self._lanes.drop(partition)
+
+    def forget(self, partition: Partition) -> None:
+        self._lanes.drop(partition)
+        if stopped := self._stopped.get(partition):
+            stopped.set()
+
+    # Sending.
+
+    async def _runner(self) -> None:
+        handled = 0
+        while True:
+            lane = await self._lanes.take()
+            partition = lane.partition
+            if not partition.is_ours and not await partition.wait_until_ours():
+                continue
+            if partition.state in _ACTIVE:
+                await self._work(partition, lane)
+                handled += 1
+                if handled % 64 == 0:  # a channel that never waits must not keep the loop to itself
+                    await asyncio.sleep(0)
+
+    async def _work(self, partition: Partition, lane: Lane) -> None:
+        message = lane.waiting[0]
+        if message.parked and message.deliveries > MAX_OWNERS:
+            self._dead_letter(
+                partition, lane, message, _poison(message, partition.server_ms()), suppress=False
+            )
+            return
+        expires = message.values[9]
+        if expires and int(expires) <= partition.server_ms():
+            metrics.SKIPPED.labels("expired").inc()
+            log.info("delivery_expired", **_about(self._consumer.queue, message))
+            self._finish(partition, lane, message, Sent())
+            return
+        outcome = await self._attempt(partition, message)
+        if outcome is None or partition.state is State.LOST:
+            return
+        if isinstance(outcome, Sent):
+            self._delivered.inc()
+            self._latency.observe(max(0, partition.server_ms() - int(message.values[8])) / 1000)
+            log.debug("delivered", answer=outcome.answer, **_about(self._consumer.queue, message))
+            self._finish(partition, lane, message, outcome)
+        else:
+            self._failed(partition, lane, message, outcome)
+
+    async def _attempt(self, partition: Partition, message: Message) -> Sent | DeliveryError | None:
+        """One attempt. None: there was none, because the partition went away while the channel was down."""
+        while True:
+            if self.breaker.is_open:
+                await self.breaker.admitted()
+                await partition.wait_until_ours()
+                if partition.state not in _ACTIVE:
+                    self.breaker.abandoned()
+                    return None
+            partition.running += 1
+            try:
+                outcome = await self._send(message)
+            finally:
+                partition.running -= 1
+                if not partition.running and partition in self._stopped:
+                    self._stopped[partition].set()
+            if not isinstance(outcome, ChannelUnavailable):
+                self.breaker.worked()
+                return outcome
+            metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
+            log.warning(
+                "channel_unavailable", queue=self._consumer.queue, reason=str(outcome), answer=outcome.answer
+            )
+            self.breaker.unavailable(outcome.retry_after)
+
+    async def _send(self, message: Message) -> Sent | DeliveryError:
+        try:
+            delivery = _delivery(self._channel.name, message)
+            content = _NOTHING
+            if self._channel.blocks:
+                content = self._render(self._channel.name, delivery.event, delivery.recipient)
+            return await _within(self._send_timeout, self._channel.send(delivery, content))
+        except DeliveryError as failure:
+            return failure
+        except TemplateError as error:
+            return _Unrenderable(str(error))
+        except InvalidInput as error:
+            return PermanentFailure(f"the entry does not hold an event: {error}")
+        except TimeoutError:
+            return TransientFailure(f"no outcome within {self._send_timeout:g} s")
+        except Exception as error:  # a channel's bug is an outcome too: retried, then dead-lettered
+            log.exception("channel_raised", **_about(self._consumer.queue, message))
+            return TransientFailure(f"{type(error).__name__}: {error}")
+
+    # What follows.
+
+    def _finish(self, partition: Partition, lane: Lane, message: Message, sent: Sent) -> None:
+        commands: list[Command] = []
+        if sent.inbox is not None:
+            prefix = self._keys.inbox(message.values[4].decode())
+            entry = sent.inbox
+            commands.append(
+                ("INBOX.ADD", prefix, entry.id, entry.created_ms, encode_entry(entry), self._inbox_limit)
+            )
+        self._take_off(partition, lane, message, commands)
+
+    def _take_off(
+        self, partition: Partition, lane: Lane, message: Message, commands: Sequence[Command]
+    ) -> None:
+        """Removes the message from where it lies in the server, with the commands, and goes on."""
+        if message.parked:
+            rest = len(lane.waiting) == 1 and lane.behind > 0
+            partition.pop(lane.key, message.id, 0 if rest else None, commands)
+        elif commands:
+            partition.move(message.id, commands)
+        else:
+            partition.ack(message.id)
+        self._lanes.next(lane)
+        self._consumer.commit(partition)
+
+    def _failed(self, partition: Partition, lane: Lane, message: Message, failure: DeliveryError) -> None:
+        about = _about(self._consumer.queue, message)
+        message.attempts += 1
+        now = partition.server_ms()
+        message.first_ms = message.first_ms or now
+        metrics.FAILED.labels(self._channel.name, type(failure).__name__.lstrip("_")).inc()
+        decision = self._policy.decide(failure, message.attempts)
+        if isinstance(decision, Retry):
+            delay_ms = int(decision.delay / timedelta(milliseconds=1))
+            log.info(
+                "delivery_parked", reason=str(failure), answer=failure.answer, delay_ms=delay_ms, **about
+            )
+            self._park(partition, lane, message, now + delay_ms)
+        else:
+            record = Failure(
+                _error_name(failure), str(failure), failure.answer, message.attempts, message.first_ms, now
+            )
+            self._dead_letter(partition, lane, message, record, suppress=decision.suppress)
+
+    def _park(self, partition: Partition, lane: Lane, message: Message, due_ms: int) -> None:
+        """The failed message and all that wait behind it go to the lane's list, in one commit."""
+        metrics.PARKED.labels(self._channel.name).inc()
+        waiting = list(lane.waiting)
+        if lane.parked:
+            partition.keep(lane.key, message.id, message.parked_item(), due_ms)
+            self._consumer.put_back(partition, waiting[1:])  # they lie in the list already
+        else:
+            partition.park(lane.key, message.id, message.parked_item(), due_ms)
+            for later in waiting[1:]:
+                partition.park(lane.key, later.id, later.parked_item(), None)
+        lane.waiting.clear()
+        self._lanes.remove(lane)
+        self._consumer.commit(partition)
+
+    def _dead_letter(
+        self, partition: Partition, lane: Lane, message: Message, failure: Failure, *, suppress: bool
+    ) -> None:
+        commands = self._graveyard.commands(partition.number, message.values[2], failure, message.fields)
+        if suppress:
+            rid, key = message.values[4].decode(), message.values[6].decode()
+            field = suppression_field(self._channel.name, rid, key)
+            reason = encode_suppression(failure.answer or failure.reason, failure.last_ms)
+            commands.append(("HSET", self._keys.suppressed(partition.number), field, reason))
+        self._graveyard.tell(failure, **_about(self._consumer.queue, message), suppressed=suppress)
+        self._take_off(partition, lane, message, commands)
+
+    def _bury(self, partition: Partition, message: Message, failure: Failure) -> None:
+        """Dead-letters an entry that never got into a lane."""
+        kind = message.values[2] if message.values else b""
+        partition.move(message.id, self._graveyard.commands(partition.number, kind, failure, message.fields))
+        self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
+        self._consumer.commit(partition)
+
+
+class _Unrenderable(PermanentFailure):
+    """The template's fault: mended templates mend what waits in the DLQ."""
+
+
+def _error_name(failure: DeliveryError) -> str:
+    return "TemplateError" if isinstance(failure, _Unrenderable) else type(failure).__name__
+
+
+def _delivery(channel: str, message: Message) -> Delivery:
+    _, event_id, kind, event, _, to, key, address, accepted, _ = message.values
+    return Delivery(
+        channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
+        int(accepted), message.attempts + 1,
+    )  # fmt: skip
+
+
+def _failure(error: str, reason: str, message: Message, now_ms: int) -> Failure:
+    return Failure(error, reason, "", message.attempts, message.first_ms or now_ms, now_ms)
+
+
+def _poison(message: Message, now_ms: int) -> Failure:
+    return _failure("Poison", f"outlived {message.deliveries - 1} workers", message, now_ms)
+
+
+def _about(queue: str, message: Message) -> dict[str, str | int]:
+    """What a log line says of a message: no address, no name, nothing of the recipient but a digest."""
+    _, event_id, kind, _, rid, *_ = message.values
+    return {
+        "queue": queue,
+        "event_id": event_id.decode(errors="replace"),
+        "type": kind.decode(errors="replace"),
+        "recipient": redacted(rid),
+        "attempt": message.attempts + 1,
+    }
+
+
+async def _within(seconds: float, sending: Awaitable[Sent]) -> Sent:
+    async with asyncio.timeout(seconds):
+        return await sending

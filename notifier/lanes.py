@@ -1,0 +1,98 @@
+"""The lanes of one worker: messages for one address wait for each other, all others go ahead.
+
+Pure bookkeeping. A lane is ready when it has a message and nobody works on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from notifier.broker.entries import Message
+from notifier.broker.partition import Partition
+
+
+class Lane:
+    """The queue of one address while something for it is in hand.
+
+    `parked` lanes are fed from their list in the server; what arrives meanwhile goes behind that list.
+    `behind` counts the items of the list that are not in hand.
+    """
+
+    __slots__ = ("behind", "key", "parked", "partition", "waiting")
+
+    def __init__(self, partition: Partition, key: bytes) -> None:
+        self.partition = partition
+        self.key = key
+        self.waiting: deque[Message] = deque()
+        self.parked = False
+        self.behind = 0
+
+
+class Lanes:
+    """All lanes in hand, and the ready ones in the order in which they became ready."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Partition, dict[bytes, Lane]] = {}
+        self._ready: deque[Lane] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+
+    def find(self, partition: Partition, key: bytes) -> Lane | None:
+        lanes = self._lanes.get(partition)
+        return lanes.get(key) if lanes else None
+
+    def append(self, partition: Partition, message: Message) -> None:
+        """Puts a message from the stream at the end of its lane."""
+        lanes = self._lanes.setdefault(partition, {})
+        lane = lanes.get(message.lane)
+        if lane is None:
+            lane = lanes[message.lane] = Lane(partition, message.lane)
+            self._ready.append(lane)
+        lane.waiting.append(message)
+
+    def add_parked(self, partition: Partition, key: bytes, messages: list[Message], behind: int) -> None:
+        """Adds a lane whose time has come, with the first items of its list."""
+        lane = self._lanes.setdefault(partition, {})[key] = Lane(partition, key)
+        lane.parked = True
+        lane.behind = behind
+        lane.waiting.extend(messages)
+        self._ready.append(lane)
+
+    def next(self, lane: Lane) -> None:
+        """The lane's first message is dealt with: the lane is ready for the next, or gone."""
+        lane.waiting.popleft()
+        if lane.waiting:
+            self._ready.append(lane)
+        else:
+            self.remove(lane)
+
+    def remove(self, lane: Lane) -> None:
+        lanes = self._lanes.get(lane.partition)
+        if lanes and lanes.get(lane.key) is lane:
+            del lanes[lane.key]
+
+    def drop(self, partition: Partition) -> None:
+        """Forgets all lanes of a partition; ready ones are passed over when their turn comes."""
+        for lane in self._lanes.pop(partition, {}).values():
+            lane.waiting.clear()
+
+    def wake(self) -> None:
+        """Calls one idle runner, if a lane is ready. Each that takes a lane calls the next."""
+        while self._ready and self._idle:
+            runner = self._idle.popleft()
+            if not runner.done():
+                runner.set_result(None)
+                return
+
+    async def take(self) -> Lane:
+        """The next ready lane; waits for one."""
+        while True:
+            while self._ready:
+                lane = self._ready.popleft()
+                if lane.waiting:
+                    if self._ready:
+                        self.wake()
+                    return lane
+            runner = asyncio.get_running_loop().create_future()
+            self._idle.append(runner)
+            await runner

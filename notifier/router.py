@@ -1,0 +1,263 @@
+"""The worker of the events queue: parses, looks up the recipients, and fans out.
+
+A step costs two round trips for all partitions together: one for the profiles, one for the scripts.
+The same handler gives the events' DLQ its second try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import redis.asyncio
+import structlog
+
+from notifier import metrics
+from notifier.broker.consumer import Batch, Consumer
+from notifier.broker.entries import (
+    EVENT_FIELDS,
+    FAILURE_FIELDS,
+    WIRE_VERSION,
+    MalformedEntry,
+    Message,
+    entry_ms,
+    pack,
+    values,
+)
+from notifier.broker.partition import Partition, State
+from notifier.broker.scripts import Argument, Call, run_all, script
+from notifier.catalogue import Catalogue, EventKind
+from notifier.channel import Channel
+from notifier.dead_letters import Failure, Graveyard, split
+from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, InvalidInput, InvalidRecipient
+from notifier.event import EventBody, Recipient, parse_body, parse_recipient, parse_to
+from notifier.keys import EVENTS, GROUP, Keys
+from notifier.policy import MAX_OWNERS
+from notifier.recipients import Recipients
+from notifier.redaction import redacted
+from notifier.routing import Skip, route, view
+
+log = structlog.get_logger(__name__)
+
+PROMOTE_AT_ONCE = 500
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """An entry that could be read."""
+
+    message: Message
+    body: EventBody
+    inline: Recipient
+    body_bytes: bytes
+
+
+@dataclass(slots=True)
+class _Work:
+    """One partition's part of a step: the arguments of its route script."""
+
+    partition: Partition
+    arguments: list[Argument] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+
+class Router:
+    """The handler of the events queue, or of its DLQ; give it to a `Consumer`."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        consumer: Consumer,
+        channels: Mapping[str, Channel],
+        *,
+        catalogue: Callable[[], Catalogue],
+        recipients: Recipients,
+        graveyard: Graveyard,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._consumer = consumer
+        self._channels = channels
+        self._numbers = {name: number for number, name in enumerate(channels, start=1)}
+        self._catalogue = catalogue
+        self._recipients = recipients
+        self._graveyard = graveyard
+
+    async def accept(self, batch: Batch) -> None:
+        kinds = self._catalogue().kinds
+        events = {partition: self._readable(partition, messages, kinds) for partition, messages in batch}
+        profiles = await self._recipients.profiles(
+            {partition.number: [e.inline.id for e in found] for partition, found in events.items() if found}
+        )
+        works = []
+        for partition, found in events.items():
+            work = _Work(partition)
+            for event, profile in zip(found, profiles.get(partition.number, ()), strict=True):
+                self._plan(work, event, profile, kinds[event.body.type])
+            if work.messages:
+                works.append(work)
+        await self._send(works)
+
+    # Reading.
+
+    def _readable(
+        self, partition: Partition, messages: Sequence[Message], kinds: Mapping[str, EventKind]
+    ) -> list[_Event]:
+        """The events that can be routed now; the others are dead-lettered or put off."""
+        now_ms = partition.server_ms()
+        events = []
+        for message in messages:
+            try:
+                event = self._parse(message)
+            except (MalformedEntry, InvalidInput) as error:
+                self._bury(partition, message, type(error).__name__, str(error))
+                continue
+            if message.deliveries > MAX_OWNERS:
+                self._bury(partition, message, "Poison", f"outlived {message.deliveries - 1} workers")
+            elif event.body.type not in kinds:
+                self._bury(partition, message, "UnknownType", f"type: no templates for {event.body.type}")
+            elif event.body.deliver_at and (due_ms := int(event.body.deliver_at.timestamp() * 1000)) > now_ms:
+                item = pack((EVENTS.encode(), *message.fields))
+                partition.move(message.id, [("SCHEDULE", due_ms, item)])
+                self._consumer.commit(partition)
+            else:
+                events.append(event)
+        return events
+
+    def _parse(self, message: Message) -> _Event:
+        if tuple(message.fields[0 : 2 * len(FAILURE_FIELDS) : 2]) == FAILURE_FIELDS:
+            failure, message.fields = split(message.fields)
+            message.attempts, message.first_ms = failure.attempts, failure.first_ms
+        message.values = version, to, body = values(message.fields, EVENT_FIELDS)
+        if version != WIRE_VERSION:
+            raise MalformedEntry("v", f"wire format {version.decode(errors='replace')} is not known")
+        return _Event(message, parse_body(body), parse_to(to), body)
+
+    def _bury(self, partition: Partition, message: Message, error: str, reason: str) -> None:
+        now_ms = partition.server_ms()
+        failure = Failure(error, reason, "", message.attempts + 1, message.first_ms or now_ms, now_ms)
+        partition.move(message.id, self._graveyard.commands(partition.number, b"", failure, message.fields))
+        self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
+        self._consumer.commit(partition)
+
+    # Fanning out.
+
+    def _plan(self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind) -> None:
+        body, message = event.body, event.message
+        try:
+            recipient = parse_recipient(profile).with_inline(event.inline) if profile else event.inline
+        except InvalidRecipient as error:
+            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}")
+            return
+        now_ms = work.partition.server_ms()
+        plan = route(body, recipient, kind, self._channels, datetime.fromtimestamp(now_ms / 1000, UTC))
+        for skip in plan.skips:
+            self._tell_skip(skip, body, recipient.id)
+        arguments = work.arguments
+        arguments += (message.id, len(plan.deliveries))
+        if plan.deliveries:
+            expires = int(body.expires_at.timestamp() * 1000) if body.expires_at else ""
+            accepted = entry_ms(message.id)
+            arguments += (
+                body.id,
+                body.type,
+                event.body_bytes,
+                recipient.id,
+                view(recipient),
+                accepted,
+                expires,
+            )
+            for channel, address in plan.deliveries:
+                arguments += (self._numbers[channel], address.key, address.value)
+        work.messages.append(message)
+
+    def _tell_skip(self, skip: Skip, body: EventBody, recipient_id: str) -> None:
+        metrics.SKIPPED.labels(skip.reason).inc()
+        log.info(
+            "delivery_skipped", reason=skip.reason, channel=skip.channel,
+            event_id=body.id, type=body.type, recipient=redacted(recipient_id),
+        )  # fmt: skip
+
+    async def _send(self, works: list[_Work]) -> None:
+        """Sends until every script has run. The scripts pass over what an earlier try has done."""
+        pause = _FIRST_PAUSE
+        while works := [work for work in works if work.partition.state is not State.LOST]:
+            again = []
+            try:
+                replies = await run_all(self._client, [self._call(work) for work in works])
+            except BrokerUnavailable as error:
+                log.warning("routing_waits", error=str(error))
+                again = works
+            else:
+                for work, reply in zip(works, replies, strict=True):
+                    if isinstance(reply, BrokerFull | BrokerUnavailable):
+                        log.warning("routing_waits", error=str(reply))
+                        again.append(work)
+                    else:
+                        self._settle(work, reply)
+            if again:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            works = again
+
+    def _call(self, work: _Work) -> Call:
+        partition = work.partition
+        keys = (
+            partition.commit_keys[0],
+            partition.stream,
+            self._keys.suppressed(partition.number),
+            *(self._keys.queue(name, partition.number) for name in self._channels),
+        )
+        fixed: list[Argument] = [partition.lease.token, GROUP, len(self._channels), *self._channels]
+        return Call(script("route"), keys, fixed + work.arguments)
+
+    def _settle(self, work: _Work, reply: list[bytes] | BrokerError) -> None:
+        if isinstance(reply, Fenced):
+            self._consumer.lose(work.partition)
+            return
+        if isinstance(reply, BrokerError):
+            raise reply
+        self._consumer.put_back(work.partition, work.messages)
+        metrics.ROUTED.inc(len(work.messages))
+        for entry, channel, _ in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+            metrics.SKIPPED.labels("suppressed").inc()
+            log.info("delivery_skipped", reason="suppressed", channel=channel.decode(), entry=entry.decode())
+
+    # What is due.
+
+    async def due(self, partitions: Sequence[Partition], room: int) -> None:
+        """Promotes scheduled entries whose time has come."""
+        if self._consumer.queue != EVENTS:
+            for partition in partitions:
+                partition.next_due_ms = -1
+            return
+        calls = [
+            Call(
+                script("promote"),
+                (partition.commit_keys[0], *partition.commit_keys[4:6]),
+                (partition.lease.token, PROMOTE_AT_ONCE, self._keys.tag(partition.number) + ":"),
+            )
+            for partition in partitions
+        ]
+        for partition, reply in zip(partitions, await run_all(self._client, calls), strict=True):
+            if isinstance(reply, Fenced):
+                continue  # the next beat says so too, and acts
+            if isinstance(reply, BrokerError):
+                raise reply
+            _, promoted, next_due = reply
+            partition.next_due_ms = next_due
+            if promoted:
+                metrics.PROMOTED.inc(promoted)
+                log.debug("promoted", partition=partition.number, entries=promoted)
+
+    # Leaving. Nothing runs outside of `accept`, and the consumer waits for that.
+
+    async def drain(self, partition: Partition) -> None:
+        """Nothing to wait for."""
+
+    def forget(self, partition: Partition) -> None:
+        """Nothing is kept."""

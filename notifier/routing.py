@@ -1,0 +1,72 @@
+"""Which deliveries follow from an event for a recipient. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from notifier.catalogue import EventKind
+from notifier.channel import Address, Channel
+from notifier.event import EventBody, Recipient, encode_recipient
+
+EVERY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A channel that was not used, and why: expired, muted, no_address."""
+
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One delivery for each (channel, address), and a reason for each channel without one."""
+
+    deliveries: Sequence[tuple[str, Address]]
+    skips: Sequence[Skip] = ()
+
+
+def route(
+    event: EventBody, recipient: Recipient, kind: EventKind, channels: Mapping[str, Channel], now: datetime
+) -> Route:
+    """The deliveries of an event of this kind. `channels` are the configured ones by name."""
+    if event.expires_at and event.expires_at <= now:
+        return Route((), [Skip(name, "expired") for name in kind.channels])
+    deliveries: list[tuple[str, Address]] = []
+    skips = []
+    for name in kind.channels:
+        if not kind.mandatory and not wants(recipient, kind.category, name):
+            skips.append(Skip(name, "muted"))
+            continue
+        addresses = channels[name].addresses(recipient)
+        if not addresses:
+            skips.append(Skip(name, "no_address"))
+        seen = set()
+        for address in addresses:
+            if address.key not in seen:  # the same device given twice is one device
+                seen.add(address.key)
+                deliveries.append((name, address))
+    return Route(deliveries, skips)
+
+
+def wants(recipient: Recipient, category: str, channel: str) -> bool:
+    """The most specific of the recipient's preferences; wanted, if none says anything."""
+    for group in (category, EVERY):
+        of_group = recipient.preferences.get(group, {})
+        for way in (channel, EVERY):
+            if way in of_group:
+                return of_group[way]
+    return True
+
+
+def view(recipient: Recipient) -> bytes:
+    """The recipient as templates see them, in the form of `to`: no address, no preference."""
+    seen = {
+        name: value
+        for name in ("name", "locale", "time_zone")
+        if (value := getattr(recipient, name)) is not None
+    }
+    return encode_recipient(Recipient.model_construct({"id", *seen}, id=recipient.id, **seen))
