@@ -22,7 +22,10 @@ _numbers = itertools.count()
 
 # The fixture only hands over an URL; each example has a recipient of its own.
 modest = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
 )
 
 entry_ids = st.sampled_from(["a", "B", "c:1", "é", "Z", "zz", "0", "~", "a b"])
@@ -176,7 +179,7 @@ def test_changes_between_two_pages_make_nothing_appear_twice_or_be_skipped(
         for entry_id, created_ms in there.items():
             await both.do(("add", entry_id, created_ms))
         always, shown, after = set(both.model.list(status, archived)), [], None
-        for changes in itertools.chain(between, itertools.repeat([])):
+        for changes in [*between, *([[]] * 30)]:
             page = await both.inbox.list(
                 both.recipient,
                 status=status,  # type: ignore[arg-type]
@@ -191,6 +194,7 @@ def test_changes_between_two_pages_make_nothing_appear_twice_or_be_skipped(
             for change in changes:
                 await both.do(change)
             always &= set(both.model.list(status, archived))
+        assert after is None
         assert len(shown) == len(set(shown))
         assert always <= set(shown)
 

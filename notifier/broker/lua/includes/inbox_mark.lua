@@ -1,5 +1,6 @@
 -- Puts one mark on one entry and moves it to the set of its new state. False when the id is unknown.
--- A mark that the entry has already keeps its first time. `now` is in ms, as a string of digits.
+-- `now` is in ms, as a string of digits. A mark that the entry has already keeps its first time: only a
+-- change of set is written.
 local function inbox_mark(prefix, id, mark, now)
   local state = redis.call('HGET', prefix .. ':states', id)
   if not state then
@@ -15,11 +16,11 @@ local function inbox_mark(prefix, id, mark, now)
   if (mark == 'seen' or mark == 'read') and seen == '0' then
     seen = now
   end
-  if mark == 'read' and read == '0' then
+  if mark == 'read' then
     read = now
   elseif mark == 'unread' then
     read = '0'
-  elseif mark == 'archived' and archived == '0' then
+  elseif mark == 'archived' then
     archived = now
   elseif mark == 'unarchived' then
     archived = '0'
