@@ -23,7 +23,7 @@ Variables
     channel    email, push, …
 
 Filters, beside those of Jinja
-    129.5 | money("EUR")          €129.50
+    129.5 | money("EUR")          €129.50; money("EUR", times=3) for three of them
     12345.6 | number              12,345.6
     time | date, time | datetime  in the recipient's zone; date("full"), "long", "medium", "short"
     272 | duration                4:32

@@ -13,6 +13,7 @@ from notifier.rendering.message import CompiledBlock, Message
 from notifier.rendering.sandbox import NAMES, Sandbox
 from notifier.rendering.source import Span, find_blocks, isolate, line_of, stray_text
 from notifier.rendering.styles import SLOT, inline_styles
+from notifier.rendering.tags import refuse_unquoted
 
 
 class Compiler:
@@ -26,7 +27,17 @@ class Compiler:
         self._layouts: dict[str, Template] = {}
 
     def message(self, name: TemplateName, default_locale: str) -> Message:
-        """One template of one event type. Raises TemplateError."""
+        """One template of one event type. Raises TemplateError, whatever is wrong with it."""
+        try:
+            return self._message(name, default_locale)
+        except TemplateError:
+            raise
+        except Exception as error:
+            # Such as Python's limit on nested loops: a problem of this file, told like the others.
+            reason = f"does not compile: {type(error).__name__}: {error}"
+            raise TemplateError(name.path, reason) from error
+
+    def _message(self, name: TemplateName, default_locale: str) -> Message:
         source = self._sources[name.path]
         tree = self._parse(name.path, source)
         spans = find_blocks(name.path, source)
@@ -42,6 +53,7 @@ class Compiler:
                 continue
             text = isolate(source, spans, block.name)
             if block.kind == "html":
+                refuse_unquoted(name.path, text)
                 layout = self._sources[layout_path] if layout_path else None
                 template = _compile(html, name.path, inline_styles(name.path, text, layout))
             else:
@@ -98,7 +110,11 @@ class Compiler:
         for from_import in tree.find_all(nodes.FromImport):
             assigned |= {name if isinstance(name, str) else name[1] for name in from_import.names}
         known = NAMES | assigned | self._text.globals.keys() | {"loop", "caller", "varargs", "kwargs", "self"}
-        for name in sorted(meta.find_undeclared_variables(tree) - known):
+        try:
+            unknown = meta.find_undeclared_variables(tree) - known
+        except TemplateSyntaxError as error:  # also says that a filter or a test is not known
+            raise TemplateError(path, error.message or "is not valid Jinja", error.lineno) from None
+        for name in sorted(unknown):
             used = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), None)
             raise TemplateError(path, f"{name} is not a variable of templates", used)
 
@@ -131,7 +147,10 @@ class Compiler:
 
             def source_of(path: str) -> str | None:
                 source = self._sources.get(path)
-                return None if source is None else inline_styles(path, source, layout)
+                if source is None:
+                    return None
+                refuse_unquoted(path, source)
+                return inline_styles(path, source, layout)
 
             self._html[key] = Sandbox(source_of, html=True)
         return self._html[key]
@@ -142,6 +161,7 @@ class Compiler:
             tree = self._parse(path, source)
             if not SLOT.search(source):
                 raise TemplateError(path, "{{ body }} is missing")
+            refuse_unquoted(path, source)
             self._check_references(tree, path, html)
             self._layouts[path] = _compile(html, path, inline_styles(path, source))
         return self._layouts[path]

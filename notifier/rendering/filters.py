@@ -35,11 +35,21 @@ def babel_locale(tag: str) -> Locale:
 
 
 @pass_context
-def money(context: Context, value: Any, currency: Any) -> str:
-    """`129.5 | money("EUR")` is €129.50 or 129,50 €. `currency` is an ISO 4217 code."""
+def money(context: Context, value: Any, currency: Any, times: Any = 1) -> str:
+    """`129.5 | money("EUR")` is €129.50 or 129,50 €. `currency` is an ISO 4217 code.
+
+    `times` multiplies without a rounding error, also when the value came as text.
+    """
     if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
         raise ValueError(f"money: {str(currency)[:20]!r} is not a currency code such as EUR")
-    return str(format_currency(_decimal("money", value), currency, locale=_locale(context)))
+    amount = _decimal("money", value) * _decimal("money", times)
+    return _money(amount, currency, context["locale"])
+
+
+@lru_cache(maxsize=1024)
+def _money(amount: Decimal, currency: str, locale: str) -> str:
+    # A total stands in a mail more than once, and formatting is slow.
+    return str(format_currency(amount, currency, locale=babel_locale(locale)))
 
 
 @pass_context
@@ -92,7 +102,7 @@ def name(value: Any, fallback: str) -> str:
     if value is None or isinstance(value, Undefined):
         return fallback
     found = value.get("name") if isinstance(value, Mapping) else None
-    return found if isinstance(found, str) and found.strip() else fallback
+    return (found.strip() if isinstance(found, str) else "") or fallback
 
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {

@@ -15,6 +15,7 @@ from notifier.channel import Block
 from notifier.errors import TemplateError
 from notifier.event import Actor, EventBody, Recipient
 from notifier.rendering.plain_text import text_of
+from notifier.rendering.tags import refuse_links
 
 MAX_OUTPUT: Final = 512 * 1024
 
@@ -23,10 +24,6 @@ MAX_OUTPUT: Final = 512 * 1024
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
 _NOT_IN_TEXT = re.compile(f"[{_CONTROLS}]")
 _EMPTY_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*){2,}")
-_LINK = re.compile(
-    r"\s(?:href|src|action|formaction|background)\s*=\s*(?:\"([^\"]*)|'([^']*)|([^\s>]*))", re.IGNORECASE
-)
-_HARMLESS = re.compile(r"(?:https?://|mailto:|tel:|cid:|#|$)", re.IGNORECASE)
 _HARMLESS_URL = re.compile(r"(?:https?://|/(?![/\\]))", re.IGNORECASE)
 
 
@@ -57,7 +54,7 @@ class Message:
             block = compiled.block
             raw, names = self._run(compiled.template, variables)
             if block.kind == "html":
-                _refuse_links(self.path, raw)
+                refuse_links(self.path, raw)
                 fragments[block.name] = content[block.name] = raw.strip()
                 if block.name == "body":
                     exported = names
@@ -151,15 +148,6 @@ def _line(raw: str) -> str:
 def _text(raw: str) -> str:
     text = _NOT_IN_TEXT.sub("", raw.replace("\r\n", "\n").replace("\r", "\n"))
     return _EMPTY_LINES.sub("\n\n", text).strip()
-
-
-def _refuse_links(path: str, html: str) -> None:
-    for found in _LINK.finditer(html):
-        target = found[1] or found[2] or found[3] or ""
-        if not _HARMLESS.match(target):
-            raise TemplateError(
-                path, f"a link leads to {target[:40]!r}: only http, https, mailto, tel and cid do"
-            )
 
 
 def _place(traceback: TracebackType | None, path: str) -> tuple[str, int | None]:

@@ -16,16 +16,11 @@ import css_inline
 
 from notifier.errors import TemplateError
 from notifier.rendering.source import jinja_tokens, line_of, mask
+from notifier.rendering.tags import TAG
 
 SLOT = re.compile(r"\{\{-?\s*body\s*-?\}\}")
 """Where a layout takes in the block."""
 
-_TAG = re.compile(
-    r"<!--.*?-->"
-    r"|<(?P<raw>style|script|title|textarea)\b(?P<raw_attributes>[^>]*)>.*?</(?P=raw)\s*>"
-    r"|<(?P<name>[a-zA-Z][\w:-]*)(?P<attributes>[^'\">]*(?:(?:\"[^\"]*\"|'[^']*')[^'\">]*)*)>",
-    re.DOTALL,
-)
 _STYLE = re.compile(r"(?<=[\s\"'])style\s*=\s*(?P<quote>[\"'])", re.IGNORECASE)
 _NUMBER = re.compile(r"\sdata-n=\"b(\d+)\"")
 _VALUE = re.compile(r"\sstyle=\"([^\"]*)\"")
@@ -63,13 +58,13 @@ def _number(source: str, prefix: str) -> str:
         index += 1
         return text
 
-    return _TAG.sub(number, mask(source))
+    return TAG.sub(number, mask(source))
 
 
 def _answers(document: str) -> dict[int, str]:
     # css-inline puts attributes into an order of its own.
     styles: dict[int, str] = {}
-    for tag in _TAG.finditer(document):
+    for tag in TAG.finditer(document):
         number = _NUMBER.search(tag["attributes"] or "")
         style = _VALUE.search(tag["attributes"] or "")
         if number and style:
@@ -81,7 +76,7 @@ def _apply(source: str, styles: dict[int, str]) -> str:
     parts: list[str] = []
     position = 0
     index = 0
-    for tag in _TAG.finditer(mask(source)):
+    for tag in TAG.finditer(mask(source)):
         if tag["raw"] == "style":
             mode = _INLINE.search(tag["raw_attributes"])
             parts.append(source[position : tag.start()])
@@ -112,7 +107,7 @@ def _with_style(source: str, tag: re.Match[str], position: int, style: str) -> t
 
 
 def _refuse_expressions(path: str, source: str) -> None:
-    for tag in _TAG.finditer(mask(source)):
+    for tag in TAG.finditer(mask(source)):
         mode = _INLINE.search(tag["raw_attributes"] or "")
         if tag["raw"] != "style" or (mode and mode[1] == "ignore"):
             continue
