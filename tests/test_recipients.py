@@ -1,0 +1,253 @@
+"""Stored profiles and suppressed addresses, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from notifier import AsyncPublisher
+from notifier.broker.connection import connect
+from notifier.channel import InboxEntry
+from notifier.errors import BrokerUnavailable, InvalidRecipient
+from notifier.event import Recipient, parse_recipient
+from notifier.inbox import Inbox
+from notifier.keys import Keys
+from notifier.local.broker import free_port
+from notifier.recipients import (
+    MAX_PROFILE_BYTES,
+    Recipients,
+    Suppression,
+    encode_suppression,
+    suppression_field,
+)
+
+KEYS = Keys()
+# Ids that end in another, go on after one, or mean something to a pattern.
+LOOKALIKES = ("a", "x:a", "a/b", "b/a", "a:b", "*", "?", "[a]", "\\", "^a", "ä")
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def recipients(client: redis.asyncio.Redis) -> Recipients:
+    return Recipients(client, KEYS)
+
+
+def bo(**fields: Any) -> Recipient:
+    return parse_recipient({"id": "bo", **fields})
+
+
+async def suppress(client: redis.asyncio.Redis, keys: Keys, recipient: str, *where: str) -> None:
+    for channel_and_key in where:
+        channel, _, key = channel_and_key.partition("/")
+        field = suppression_field(channel, recipient, key)
+        value = encode_suppression("550 no such user", 1_700_000_000_000)
+        await client.hset(keys.suppressed(keys.partition_of(recipient)), field, value)  # type: ignore[arg-type,misc]
+
+
+async def test_a_profile_comes_back_as_it_was_put(recipients: Recipients) -> None:
+    full = bo(
+        email="bo@example.org",
+        name="Bø",
+        locale="pt_BR",
+        time_zone="Europe/Berlin",
+        devices=[
+            {"kind": "fcm", "token": "t" * 20},
+            {"endpoint": "https://push.example/1", "keys": {"p256dh": "A" * 87, "auth": "B" * 22}},
+        ],
+        preferences={"*": {"email": False}},
+    )
+    assert await recipients.put(full)
+    assert await recipients.get("bo") == full
+
+
+async def test_only_what_was_said_is_stored(recipients: Recipients) -> None:
+    await recipients.put(bo(name=None))
+    stored = await recipients.get("bo")
+    assert stored is not None
+    assert stored.model_fields_set == {"id", "name"}
+    assert await recipients.profiles({KEYS.partition_of("bo"): ["bo"]}) == {
+        KEYS.partition_of("bo"): [b'{"id":"bo","name":null}']
+    }
+
+
+async def test_a_second_put_replaces_the_profile_and_says_so(recipients: Recipients) -> None:
+    assert await recipients.put(bo(email="old@example.org", name="Bo"))
+    assert not await recipients.put(bo(email="new@example.org"))
+    assert await recipients.get("bo") == bo(email="new@example.org")
+
+
+async def test_a_profile_above_the_size_limit_is_refused(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    devices = [{"kind": "fcm", "token": f"{i:04d}" + "t" * 4_000} for i in range(17)]
+    with pytest.raises(InvalidRecipient, match=f"the limit is {MAX_PROFILE_BYTES}"):
+        await recipients.put(bo(devices=devices))
+    assert await client.dbsize() == 0
+    assert await recipients.put(bo(devices=devices[:15]))
+
+
+async def test_many_profiles_come_in_the_order_asked_for(recipients: Recipients) -> None:
+    for i in range(40):
+        await recipients.put(parse_recipient({"id": f"u{i}", "name": f"U{i}"}))
+    asked = [*(f"u{i}" for i in range(39, -1, -1)), "nobody", "u3", "u3"]
+    found = await recipients.get_many(asked)
+    assert [None if one is None else one.id for one in found] == [
+        None if name == "nobody" else name for name in asked
+    ]
+    assert await recipients.get_many([]) == []
+
+
+async def test_raw_profiles_of_all_partitions_take_one_command_for_each(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    names = [f"u{i}" for i in range(100)]
+    for name in names[::2]:
+        await recipients.put(parse_recipient({"id": name}))
+    wanted: dict[int, list[str]] = {partition: [] for partition in range(KEYS.partitions)}
+    for name in names:
+        wanted[KEYS.partition_of(name)].append(name)
+    await client.config_resetstat()
+    found = await recipients.profiles(wanted)
+    stats = await client.info("commandstats")
+    assert stats["cmdstat_mget"]["calls"] == KEYS.partitions
+    for partition, ids in wanted.items():
+        expected = [f'{{"id":"{name}"}}'.encode() if name in names[::2] else None for name in ids]
+        assert found[partition] == expected
+    assert await recipients.profiles({3: []}) == {3: []}
+
+
+@pytest.mark.parametrize("bad", ["", "a\nb", "x" * 201, "\udcff"])
+async def test_an_id_that_can_not_be_one_is_named(recipients: Recipients, bad: str) -> None:
+    for call in (
+        recipients.get(bad),
+        recipients.delete(bad),
+        recipients.suppressed(bad),
+        recipients.unsuppress(bad, "email", "k"),
+    ):
+        with pytest.raises(InvalidRecipient) as caught:
+            await call
+        assert caught.value.field == "id"
+
+
+async def test_suppressed_addresses_are_told_by_channel_and_key(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    await suppress(client, KEYS, "bo", "push/d2", "email/bo@example.org", "push/d1")
+    assert await recipients.suppressed("bo") == [
+        Suppression("email", "bo@example.org", "550 no such user", 1_700_000_000_000),
+        Suppression("push", "d1", "550 no such user", 1_700_000_000_000),
+        Suppression("push", "d2", "550 no such user", 1_700_000_000_000),
+    ]
+    assert await recipients.suppressed("ada") == []
+
+
+async def test_an_address_can_be_used_again(client: redis.asyncio.Redis, recipients: Recipients) -> None:
+    await suppress(client, KEYS, "bo", "push/d1", "push/d2")
+    assert await recipients.unsuppress("bo", "push", "d1")
+    assert not await recipients.unsuppress("bo", "push", "d1")
+    assert [left.address_key for left in await recipients.suppressed("bo")] == ["d2"]
+
+
+async def test_suppressed_addresses_are_found_among_thousands(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    hash_key = KEYS.suppressed(KEYS.partition_of("bo"))
+    others = {suppression_field("push", f"u{i}", "d"): encode_suppression("gone", i) for i in range(3_000)}
+    await client.hset(hash_key, mapping=others)  # type: ignore[arg-type,misc]
+    await suppress(client, KEYS, "bo", "push/d1")
+    assert [found.address_key for found in await recipients.suppressed("bo")] == ["d1"]
+
+
+async def test_ids_that_resemble_each_other_keep_their_own_suppressions(client: redis.asyncio.Redis) -> None:
+    keys = Keys(partitions=1)
+    recipients = Recipients(client, keys)
+    for name in LOOKALIKES:
+        await suppress(client, keys, name, f"email/of {name.replace('/', '|')}")
+    for name in LOOKALIKES:
+        [found] = await recipients.suppressed(name)
+        assert found.address_key == f"of {name.replace('/', '|')}"
+    for deleted, name in enumerate(LOOKALIKES, start=1):
+        assert await recipients.delete(name)
+        assert await client.hlen(keys.suppressed(0)) == len(LOOKALIKES) - deleted  # type: ignore[misc]
+
+
+async def test_deleting_a_recipient_leaves_nothing_of_theirs_and_all_of_the_others(
+    client: redis.asyncio.Redis,
+) -> None:
+    keys = Keys(partitions=1)
+    recipients, inbox = Recipients(client, keys), Inbox(client, keys)
+
+    async def store(name: str) -> None:
+        await recipients.put(parse_recipient({"id": name, "email": f"{name}@example.org"}))
+        await inbox.add(name, InboxEntry("e1", "like", "title", "body", created_ms=1))
+        await inbox.add(name, InboxEntry("e2", "like", "title", "body", created_ms=2))
+        await inbox.mark(name, "e1", "read")
+        await suppress(client, keys, name, "email/old@example.org")
+
+    await store("bo2")
+    before = sorted(await client.keys("*"))
+    await store("bo")
+    assert await recipients.delete("bo")
+    assert sorted(await client.keys("*")) == before
+    assert await recipients.get("bo2") is not None
+    assert (await inbox.counts("bo2")).total == 2
+    assert len(await recipients.suppressed("bo2")) == 1
+    assert not await recipients.delete("bo")
+
+
+async def test_deleting_a_recipient_drops_what_was_scheduled_for_them(
+    redis_url: str, client: redis.asyncio.Redis
+) -> None:
+    keys = Keys(partitions=1)
+    recipients = Recipients(client, keys)
+    later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    async with AsyncPublisher(redis_url, partitions=1) as publisher:
+        await publisher.publish_many(
+            {"type": "like", "recipient": to, "deliver_at": later}
+            for i in range(700)
+            for to in (f"u{i}", {"id": f"w{i}", "name": "bo"})
+        )
+        await publisher.publish_many(
+            {"type": "like", "recipient": to, "deliver_at": later}
+            for to in ("bo", {"id": "bo", "email": "bo@example.org"}, {"id": "bo", "name": 'B "ö"'}, "bo2")
+        )
+    assert await recipients.delete("bo")
+    assert await client.zcard(keys.scheduled(0)) == 1_401
+    assert await client.hlen(keys.scheduled_items(0)) == 1_401 + 1  # type: ignore[misc] # and the last number
+    items = await client.hvals(keys.scheduled_items(0))  # type: ignore[misc]
+    assert not [item for item in items if b"2:to2:bo5:event" in item or b"bo@example.org" in item]
+    assert not await recipients.delete("bo")
+
+
+async def test_deliveries_that_wait_for_a_time_are_dropped_too(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    partition = KEYS.partition_of("bo")
+    for number, owner in enumerate(("bo", "bo2"), start=1):
+        item = "".join(f"{len(word)}:{word}" for word in ("email", "v", "1", "rid", owner, "to", "bo"))
+        await client.hset(KEYS.scheduled_items(partition), f"{number:016d}", item)  # type: ignore[misc]
+        await client.zadd(KEYS.scheduled(partition), {f"{number:016d}": 9e12})
+    assert await recipients.delete("bo")
+    assert await client.zrange(KEYS.scheduled(partition), 0, -1) == [b"0000000000000002"]
+
+
+async def test_a_broker_that_is_away_is_told_apart_from_an_unknown_recipient() -> None:
+    async with connect(f"redis://127.0.0.1:{free_port()}") as client:
+        recipients = Recipients(client, KEYS)
+        for call in (
+            recipients.get("bo"),
+            recipients.put(bo()),
+            recipients.delete("bo"),
+            recipients.suppressed("bo"),
+        ):
+            with pytest.raises(BrokerUnavailable):
+                await call
