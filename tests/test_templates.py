@@ -96,6 +96,16 @@ def test_every_version_survives_hostile_data(
     assert "javascript:" not in "".join(content.values())
 
 
+@pytest.mark.parametrize(("kind", "channel", "locale"), versions())
+def test_long_titles_are_cut_in_lines(
+    folder: TemplateFolder, kind: str, channel: str, locale: str | None
+) -> None:
+    sample = folder.sample(kind).data
+    data = {name: "long " * 2_000 if name in {"title", "photo_title"} else sample[name] for name in sample}
+    content = rendered(folder, kind, channel, locale, data=data)
+    assert all(len(content[block.name]) < 250 for block in CHANNELS[channel] if block.kind == "line")
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_text_part_says_the_same_and_has_the_links(folder: TemplateFolder, kind: str) -> None:
     content = rendered(folder, kind, "email", None)
