@@ -32,12 +32,17 @@ for i = 3, #ARGV do
 end
 table.sort(found, newer)
 
-local page = {inbox_counts(KEYS[1]), #found > size and 1 or 0}
+local page, ids = {inbox_counts(KEYS[1]), #found > size and 1 or 0}, {}
 for i = 1, math.min(size, #found) do
-  local member = found[i].member
-  local id = string.sub(member, 16)
-  page[#page + 1] = member
-  page[#page + 1] = redis.call('HGET', KEYS[1] .. ':entries', id)
-  page[#page + 1] = redis.call('HGET', KEYS[1] .. ':states', id)
+  ids[i] = string.sub(found[i].member, 16)
+end
+if #ids > 0 then
+  local entries = redis.call('HMGET', KEYS[1] .. ':entries', unpack(ids))
+  local states = redis.call('HMGET', KEYS[1] .. ':states', unpack(ids))
+  for i = 1, #ids do
+    page[3 * i] = found[i].member
+    page[3 * i + 1] = entries[i]
+    page[3 * i + 2] = states[i]
+  end
 end
 return page
