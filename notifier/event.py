@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import available_timezones
 
@@ -29,7 +30,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticSerializationError
 
 from notifier.errors import InvalidEvent, InvalidInput, InvalidRecipient
 
@@ -37,6 +38,8 @@ MAX_RECIPIENTS: Final = 1_000
 MAX_DATA_BYTES: Final = 64 * 1024
 MAX_EVENT_BYTES: Final = 256 * 1024
 MAX_DEVICES: Final = 50
+MAX_NESTING: Final = 100  # the JSON parser gives up at 200
+MAX_INT_BITS: Final = 3_321  # and at integers of 4,300 digits
 
 
 def uuid7() -> str:
@@ -75,9 +78,33 @@ def _time_zone(text: str) -> str:
 
 
 def _iso_time(value: object) -> object:
-    if not isinstance(value, str | datetime):
+    # Digits alone would be read as seconds since 1970: "20260131" is not meant so.
+    if not isinstance(value, str | datetime) or (isinstance(value, str) and "-" not in value[1:]):
         raise PydanticCustomError("time", "is not an ISO 8601 time such as 2026-01-31T12:00:00Z")
     return value
+
+
+def _sound(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuses what would not come out of the queue as it went in."""
+    level: list[JsonValue] = [data]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[union-attr]
+            if type(inner) is not str and not _is_sound_leaf(inner)
+        ]
+        if not level:
+            return data
+    raise PydanticCustomError("nesting", "is nested too deeply")
+
+
+def _is_sound_leaf(value: JsonValue) -> bool:
+    if isinstance(value, float) and not isfinite(value):
+        raise PydanticCustomError("finite", "has a number that is not finite")
+    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
+        raise PydanticCustomError("integer", "has an integer of more than 1,000 digits")
+    return not isinstance(value, list | dict)
 
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_no_controls)]
@@ -180,7 +207,7 @@ class EventBody(Model):
     id: Id = Field(default_factory=uuid7)
     type: EventType
     actor: Annotated[Actor | None, BeforeValidator(_recipient)] = None
-    data: dict[str, JsonValue] = Field(default_factory=dict)
+    data: Annotated[dict[str, JsonValue], AfterValidator(_sound)] = Field(default_factory=dict)
     occurred_at: Time = Field(default_factory=lambda: datetime.now(UTC))
     deliver_at: Time | None = None
     expires_at: Time | None = None
@@ -214,7 +241,10 @@ class Event(EventBody):
 
         Raises InvalidEvent when a size limit is passed.
         """
-        body = self.model_dump_json(exclude={"recipient", "recipients"}, exclude_none=True).encode()
+        try:
+            body = self.model_dump_json(exclude={"recipient", "recipients"}, exclude_none=True).encode()
+        except PydanticSerializationError:  # half of a surrogate pair
+            raise InvalidEvent("data", "has text that is not Unicode") from None
         if len(body) > MAX_DATA_BYTES:
             size = len(json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).encode())
             if size > MAX_DATA_BYTES:
@@ -301,7 +331,7 @@ def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> 
 
 
 def _path(loc: tuple[int | str, ...]) -> Iterator[str]:
-    for part in loc:
+    for part in loc[:20]:
         if isinstance(part, int):
             yield f"[{part}]"
         elif part not in {"web_push", "fcm", "apns"}:  # the union's tags are no field
