@@ -23,7 +23,8 @@ def check_endpoint(endpoint: str, *, allow_http: bool) -> str:
         host, userinfo = url.raw_host.decode("ascii"), url.userinfo
     except (httpx.InvalidURL, ValueError):
         raise PermanentFailure("the endpoint is not a URL") from None
-    if url.scheme not in {"https", "http"} or not host or userinfo or not endpoint.isprintable():
+    has_port = url.port is None or 0 < url.port < 65_536
+    if url.scheme not in {"https", "http"} or not host or userinfo or not has_port:
         raise PermanentFailure("the endpoint is not a URL that a push service gives out")
     if allow_http:
         return endpoint

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 import http_ece
 from cryptography.exceptions import InvalidSignature
@@ -97,6 +97,11 @@ class PushService:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._clients)
+
+    @property
     def pushes(self) -> list[Push]:
         """The last 1,000, oldest first."""
         return self._arrivals.items
@@ -142,14 +147,17 @@ class PushService:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        dialogue = asyncio.create_task(serve_connection(reader, writer, self._answer, max_body=_MAX_BODY))
-        self._clients.add(dialogue)
+        if self._server is None or not self._server.is_serving():  # it came while we were closing
+            writer.close()
+            return
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._clients.add(task)
         try:
-            await dialogue
+            await serve_connection(reader, writer, self._answer, max_body=_MAX_BODY)
         except asyncio.CancelledError:
-            dialogue.cancel()  # by us, when the service closes: nobody waits for this callback
+            pass  # by us, when the service closes; nobody awaits this task but __aexit__
         finally:
-            self._clients.discard(dialogue)
+            self._clients.discard(task)
 
     def _answer(self, request: Request) -> Response:
         self.requests += 1

@@ -573,9 +573,9 @@ class Guarded:
         self._protocols: list[SMTP] = []
 
     async def handle_DATA(self, server: SMTP, session: Any, _envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
-        self.encrypted.append(
-            session.ssl is not None or server.transport.get_extra_info("cipher") is not None
-        )
+        transport = server.transport
+        assert transport is not None
+        self.encrypted.append(session.ssl is not None or transport.get_extra_info("cipher") is not None)
         return "250 thanks"
 
     def _authenticate(
