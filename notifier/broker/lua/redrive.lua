@@ -1,0 +1,33 @@
+#!lua
+-- Moves dead letters back to the queue that they came from, as new entries with fresh attempts. Without
+-- flags the server refuses the whole script at its memory limit, so nothing is half done.
+--
+-- KEYS[1] DLQ or dead stream   KEYS[2] the queue's stream   KEYS[3] lease hash of the DLQ
+-- ARGV[1] group                ARGV[2+] entry ids
+-- Returns for each id 1 (moved), 0 (not there any more), -1 (is being tried now) or -2 (holds nothing
+-- that could be queued).
+
+-- include fence
+-- include dead_letter
+
+local results = {}
+for i = 2, #ARGV do
+  local id, result = ARGV[i], 0
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if entry then
+    local fields = entry[2]
+    -- Six fields about the failure stand before those of the entry.
+    local first = fields[1] == 'error' and fields[11] == 'last' and 13 or 1
+    if is_being_tried(KEYS[1], KEYS[3], ARGV[1], id) then
+      result = -1
+    elseif #fields < first then
+      result = -2
+    else
+      redis.call('XADD', KEYS[2], '*', unpack(fields, first))
+      take_off(KEYS[1], ARGV[1], id)
+      result = 1
+    end
+  end
+  results[i - 1] = result
+end
+return results

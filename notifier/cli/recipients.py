@@ -1,0 +1,180 @@
+"""`notifier recipients`: stored profiles, and the addresses that are passed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.cli import output
+from notifier.cli.context import CommandFailed, JsonOption, command_group, connected, read_settings, register
+from notifier.cli.lines import Line, Source, before, hint, opened
+
+if TYPE_CHECKING:
+    from notifier.bootstrap import Runtime
+    from notifier.recipients import Recipients, Suppression
+
+_MAX_OBJECT = 256 * 1024
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The recipient's id.", show_default=False)]
+
+
+def put(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="One JSON object, or JSON lines; - is stdin.", show_default=False
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Store profiles, each in place of an earlier one with the same id."""
+    settings = read_settings()
+
+    async def work(runtime: Runtime) -> None:
+        with opened(file) as source:
+            await _put_all(runtime.recipients, source, as_json=as_json)
+
+    connected(settings, work)
+
+
+async def _put_all(recipients: Recipients, source: Source, *, as_json: bool) -> None:
+    from notifier.errors import BrokerError, InvalidRecipient
+    from notifier.event import parse_recipient
+
+    new = stored = 0
+    for line in _objects(source):
+        rest = before(line.number, "is stored", "are stored") or "nothing is stored"
+        try:
+            if line.content is None:
+                raise InvalidRecipient("recipient", f"has more than {_MAX_OBJECT} bytes")
+            new += await recipients.put(parse_recipient(line.content))
+        except InvalidRecipient as error:
+            wrong = f"{source.name}:{line.number}: {error}{hint(line.content or b'')}"
+            raise CommandFailed(f"{wrong}; {rest}", 2) from None
+        except BrokerError as error:
+            raise CommandFailed(f"notifier: {error}; {rest}: run it again, which does no harm") from error
+        stored += 1
+    if as_json:
+        output.emit({"stored": stored, "new": new})
+    elif stored:
+        output.say(f"Stored {output.counted(stored, 'recipient')}, {output.number(new)} of them new")
+    else:
+        output.note(f"{source.name} is empty: nothing to store")
+
+
+def _objects(source: Source) -> Iterator[Line]:
+    """The lines, or the one object when it is spread over many: then its first line is no whole object."""
+    lines = source.lines()
+    first = next(lines, None)
+    if first is None:
+        return
+    if first.content is None or first.content.endswith(b"}"):
+        yield first
+        yield from lines
+        return
+    content = first.content
+    for line in lines:
+        content += b"\n" + (line.content or b"")
+        if line.content is None or len(content) > _MAX_OBJECT:
+            yield Line(first.number, None)
+            return
+    yield Line(first.number, content)
+
+
+def show(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Show what is stored of a recipient: the profile, and the addresses that are passed over."""
+    settings = read_settings()
+
+    async def work(runtime: Runtime) -> tuple[dict[str, Any] | None, list[Suppression]]:
+        profile = await runtime.recipients.get(recipient_id)
+        stored = None if profile is None else profile.model_dump(mode="json", exclude_unset=True)
+        return stored, await runtime.recipients.suppressed(recipient_id)
+
+    profile, suppressed = connected(settings, work)
+    rows = [
+        {
+            "channel": one.channel,
+            "address_key": one.address_key,
+            "reason": one.reason,
+            "at": output.moment(one.at_ms),
+        }
+        for one in suppressed
+    ]
+    if as_json:
+        output.emit({"id": recipient_id, "profile": profile, "suppressed": rows})
+    else:
+        _show_profile(recipient_id, profile, rows)
+    if profile is None and not rows:
+        raise typer.Exit(1)
+
+
+def _show_profile(recipient_id: str, profile: dict[str, Any] | None, rows: list[dict[str, Any]]) -> None:
+    console = output.stdout()
+    if profile is None:
+        output.note(f"no profile is stored for {recipient_id}")
+    else:
+        for line in json.dumps(profile, ensure_ascii=False, indent=2).split("\n"):
+            console.print(output.plain(line), soft_wrap=True)
+    if not rows:
+        return
+    console.print("\nAddresses that are passed over:")
+    table = output.table("channel", "address", "since", "reason")
+    table.columns[-1].no_wrap = False
+    for row in rows:
+        table.add_row(
+            *(output.one_line(str(row[name])) for name in ("channel", "address_key", "at", "reason"))
+        )
+    output.show(table)
+
+
+def delete(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Delete a recipient: profile, inbox, suppressed addresses and what is scheduled.
+
+    What is in a queue already is still delivered; notifier dlq discard --recipient removes dead letters.
+    """
+    settings = read_settings()
+    deleted = connected(settings, lambda runtime: runtime.recipients.delete(recipient_id))
+    if as_json:
+        output.emit({"id": recipient_id, "deleted": deleted})
+    else:
+        output.say(
+            output.plain(f"Deleted {recipient_id}" if deleted else f"Nothing was stored of {recipient_id}")
+        )
+
+
+def unsuppress(
+    recipient_id: IdArgument,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", show_default=False)],
+    address_key: Annotated[
+        str, typer.Argument(metavar="ADDRESS_KEY", help="As `show` names it.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Use an address again that was passed over because the provider said that it does not exist."""
+    settings = read_settings()
+
+    async def work(runtime: Runtime) -> bool:
+        return await runtime.recipients.unsuppress(recipient_id, channel, address_key)
+
+    was_suppressed = connected(settings, work)
+    if as_json:
+        output.emit({"id": recipient_id, "unsuppressed": was_suppressed})
+    elif was_suppressed:
+        output.say(output.plain(f"{address_key} is used again for {recipient_id}, from the next event on"))
+    if not was_suppressed:
+        raise CommandFailed(f"notifier: {channel} does not pass over {address_key} of {recipient_id}")
+
+
+app = command_group(
+    """Store, show and delete recipients.
+
+    A profile has an id, and may have email, name, locale, time_zone, devices and preferences.
+    """
+)
+register(app, put)
+register(app, show)
+register(app, delete)
+register(app, unsuppress)

@@ -1,0 +1,90 @@
+"""Logs: one line an event on stderr, as JSON or for people, without secrets.
+
+Whatever the standard library's `logging` is told, by us or by libraries, comes out in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["console", "json"]
+
+_LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+# The user part of a URL: passwords stand in those of brokers and mail servers.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"]+(?=@)")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Ours, to be told from those that others put on the root logger."""
+
+
+def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Takes user names and passwords out of the URLs in all texts, tracebacks included."""
+    for name, value in event.items():
+        if isinstance(value, str) and "@" in value:
+            event[name] = _CREDENTIALS.sub("***", value)
+    return event
+
+
+def configure(
+    level: str, form: LogFormat, *, stream: TextIO | None = None, cache_loggers: bool = False
+) -> None:
+    """Sets up structlog and `logging` for this process; may be called again.
+
+    `level` is debug, info, warning or error. `stream` is stderr, unless told otherwise. With `cache_loggers`
+    loggers keep their configuration once they are used, which is right for a process that logs a lot.
+    """
+    out = stream or sys.stderr
+    number = _LEVELS[level]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=form == "json"),
+        structlog.processors.format_exc_info,
+        without_secrets,
+    ]
+    renderer = _renderer(form, out)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=cache_loggers,
+    )
+    handler = _Handler(out)
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[remove_meta, without_secrets, renderer],
+        )
+    )
+    root = logging.getLogger()
+    for before in [one for one in root.handlers if isinstance(one, _Handler)]:
+        root.removeHandler(before)
+    root.addHandler(handler)
+    # HTTP clients tell each URL at the level info, and that of a push subscription is a secret.
+    root.setLevel(max(number, logging.WARNING))
+
+
+def _renderer(form: LogFormat, out: TextIO) -> Processor:
+    if form == "json":
+        return structlog.processors.JSONRenderer(default=_as_text)
+    return structlog.dev.ConsoleRenderer(
+        colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=28
+    )
+
+
+def _as_text(value: Any) -> str:
+    return str(value)

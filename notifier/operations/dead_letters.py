@@ -1,0 +1,237 @@
+"""Reading dead letters: those that wait in a DLQ for their second try, and the dead.
+
+A dead letter's id is `<queue>:<partition>:<dlq|dead>:<stream id>`, such as
+`email:07:dead:1764000000000-0`; the queue `events` has dead letters like a channel.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+import redis.asyncio
+
+from notifier.broker.connection import broker_errors
+from notifier.broker.entries import MalformedEntry, entry_ms
+from notifier.dead_letters import Failure, split
+from notifier.errors import InvalidInput, InvalidRecipient
+from notifier.event import parse_to
+from notifier.keys import EVENTS, Keys
+
+State = Literal["dlq", "dead"]
+
+STATES: Final[tuple[State, ...]] = ("dlq", "dead")
+
+_ID = re.compile(r"(?P<queue>[a-z][a-z0-9_]*):(?P<partition>\d{1,4}):(?P<state>dlq|dead):(?P<entry>\d+-\d+)")
+_FIRST_PAGE, _PAGE = 16, 200  # entries of one stream; few at first, since all streams are asked at once
+_UNKNOWN = Failure("Unknown", "the entry says nothing of a failure", "", 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterId:
+    """Where a dead letter lies."""
+
+    queue: str
+    partition: int
+    state: State
+    entry: str
+
+    def __str__(self) -> str:
+        return f"{self.queue}:{self.partition:02d}:{self.state}:{self.entry}"
+
+    def stream(self, keys: Keys) -> str:
+        name = keys.dlq if self.state == "dlq" else keys.dead
+        return name(self.queue, self.partition)
+
+
+def parse_id(text: str, keys: Keys, queues: Sequence[str]) -> LetterId:
+    """Raises InvalidInput for what can't be an id here."""
+    found = _ID.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput("id", f"{text!r} is not of the form email:07:dead:1764000000000-0")
+    if found["queue"] not in queues:
+        raise InvalidInput("id", f"{text}: {found['queue']} is not one of {', '.join(queues)}")
+    if int(found["partition"]) >= keys.partitions:
+        raise InvalidInput("id", f"{text}: there are only {keys.partitions} partitions")
+    state: State = "dlq" if found["state"] == "dlq" else "dead"
+    return LetterId(found["queue"], int(found["partition"]), state, found["entry"])
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter. All times are Unix milliseconds; `since_ms` is when it came where it lies.
+
+    What can't be read of a malformed entry is an empty text. `address_key` is empty in `events`.
+    `event` is the JSON as the producer's client encoded it.
+    """
+
+    id: LetterId
+    failure: Failure
+    event_id: str
+    type: str
+    recipient: str
+    address_key: str
+    since_ms: int
+    accepted_ms: int | None
+    expires_ms: int | None
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters. An empty set means any; `older_than` counts from when they came there."""
+
+    queues: Sequence[str]
+    states: Sequence[State] = STATES
+    errors: frozenset[str] = field(default_factory=frozenset)
+    types: frozenset[str] = field(default_factory=frozenset)
+    recipient: str | None = None
+    older_than: timedelta = timedelta(0)
+
+    def takes(self, letter: Letter) -> bool:
+        return (
+            (not self.errors or letter.failure.error in self.errors)
+            and (not self.types or letter.type in self.types)
+            and (self.recipient is None or letter.recipient == self.recipient)
+        )
+
+
+async def get(client: redis.asyncio.Redis, keys: Keys, letter_id: LetterId) -> Letter | None:
+    """The dead letter, if it is still there. Raises BrokerError."""
+    with broker_errors():
+        found: Any = await client.xrange(letter_id.stream(keys), letter_id.entry, letter_id.entry)
+    return _letter(letter_id.queue, letter_id.partition, letter_id.state, *found[0]) if found else None
+
+
+async def count(client: redis.asyncio.Redis, keys: Keys, selection: Selection) -> int:
+    """How many lie in the selection's queues and states, whatever their error, type or recipient."""
+    with broker_errors():
+        pipeline = client.pipeline(transaction=False)
+        for page in _pages(keys, selection):
+            pipeline.xlen(page.stream)
+        return sum(await pipeline.execute())
+
+
+async def find(client: redis.asyncio.Redis, keys: Keys, selection: Selection) -> AsyncIterator[Letter]:
+    """The selected ones in the order in which they came there, oldest first. Raises BrokerError.
+
+    Only what was there at the beginning: whatever comes back while letters are redriven is not found
+    again. Letters may be taken away meanwhile. A page of each stream is held at a time.
+    """
+    with broker_errors():
+        seconds, micros = await client.time()
+        now_ms = seconds * 1000 + micros // 1000
+        end = str(max(0, now_ms - int(selection.older_than / timedelta(milliseconds=1))))
+        pages = _pages(keys, selection)
+        pipeline = client.pipeline(transaction=False)
+        for page in pages:
+            pipeline.xrange(page.stream, "-", end, count=_FIRST_PAGE)
+        for page, entries in zip(pages, await pipeline.execute(), strict=True):
+            page.fill(entries, _FIRST_PAGE)
+    heap = [(page.first(), number) for number, page in enumerate(pages) if page.entries]
+    heapq.heapify(heap)
+    while heap:
+        page = pages[heap[0][1]]
+        entry, fields = page.entries.popleft()
+        if not page.entries and not page.ended:
+            with broker_errors():
+                more: Any = await client.xrange(page.stream, f"({page.last.decode()}", end, count=_PAGE)
+            page.fill(more, _PAGE)
+        if page.entries:
+            heapq.heapreplace(heap, (page.first(), heap[0][1]))
+        else:
+            heapq.heappop(heap)
+        letter = _letter(page.queue, page.partition, page.state, entry, fields)
+        if selection.takes(letter):
+            yield letter
+
+
+@dataclass(slots=True)
+class _Page:
+    """Where reading one stream stands."""
+
+    queue: str
+    partition: int
+    state: State
+    stream: str
+    entries: deque[tuple[bytes, Mapping[bytes, bytes]]] = field(default_factory=deque)
+    last: bytes = b""
+    ended: bool = False
+
+    def fill(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]], asked: int) -> None:
+        self.entries.extend(entries)
+        self.ended = len(entries) < asked
+        if entries:
+            self.last = entries[-1][0]
+
+    def first(self) -> tuple[int, int]:
+        milliseconds, _, sequence = self.entries[0][0].partition(b"-")
+        return int(milliseconds), int(sequence)
+
+
+def _pages(keys: Keys, selection: Selection) -> list[_Page]:
+    partitions: Sequence[int] = range(keys.partitions)
+    if selection.recipient is not None:
+        partitions = [keys.partition_of(selection.recipient)]
+    return [
+        _Page(queue, partition, state, LetterId(queue, partition, state, "").stream(keys))
+        for queue in selection.queues
+        for state in selection.states
+        for partition in partitions
+    ]
+
+
+def _letter(queue: str, partition: int, state: State, entry: bytes, by_name: Mapping[bytes, bytes]) -> Letter:
+    fields: Sequence[bytes] = [part for pair in by_name.items() for part in pair]
+    try:
+        failure, fields = split(fields)
+    except (MalformedEntry, ValueError):
+        failure = _UNKNOWN
+    own = dict(zip(fields[::2], fields[1::2], strict=False))
+
+    def text(name: bytes) -> str:
+        return own.get(name, b"").decode(errors="replace")
+
+    event = own.get(b"event", b"")
+    if queue == EVENTS:
+        body = _json_object(event)
+        event_id, kind, recipient = str(body.get("id", "")), str(body.get("type", "")), _recipient_of(own)
+    else:
+        event_id, kind, recipient = text(b"id"), text(b"type"), text(b"rid")
+    return Letter(
+        id=LetterId(queue, partition, state, entry.decode()),
+        failure=failure,
+        event_id=event_id,
+        type=kind,
+        recipient=recipient,
+        address_key=text(b"key"),
+        since_ms=entry_ms(entry),
+        accepted_ms=_ms(own.get(b"at")),
+        expires_ms=_ms(own.get(b"exp")),
+        event=event,
+    )
+
+
+def _recipient_of(own: Mapping[bytes, bytes]) -> str:
+    try:
+        return parse_to(own.get(b"to", b"")).id
+    except InvalidRecipient:
+        return own.get(b"to", b"").decode(errors="replace")
+
+
+def _json_object(source: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(source)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _ms(text: bytes | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
