@@ -35,18 +35,19 @@ class Breaker:
         self._probing = False
         self._closed = asyncio.Event()
 
-    async def admitted(self) -> None:
-        """Returns when the caller may send: at once, after the breaker has closed, or as the probe."""
+    async def admitted(self) -> bool:
+        """Returns when the caller may send: at once, after the breaker has closed, or (True) as the probe."""
         while self.is_open:
             wait = self._probe_at - time.monotonic()
             if wait <= 0 and not self._probing:
                 self._probing = True
-                return
+                return True
             try:
                 async with asyncio.timeout(max(wait, 0.01) if not self._probing else None):
                     await self._closed.wait()
             except TimeoutError:
                 continue
+        return False
 
     def worked(self) -> None:
         """An attempt reached the provider, whatever came of it."""

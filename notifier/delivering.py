@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-import redis.asyncio
 import structlog
 
 from notifier import metrics
 from notifier.breaker import Breaker
-from notifier.broker.connection import broker_errors
+from notifier.broker.connection import translate
 from notifier.broker.consumer import Batch, Consumer
 from notifier.broker.entries import DELIVERY_FIELDS, FAILURE_FIELDS, MalformedEntry, Message, values
+from notifier.broker.line import Command
 from notifier.broker.partition import Partition, State
-from notifier.broker.scripts import Call, Command, run_all, script
+from notifier.broker.scripts import Call, execute, run_all, script
 from notifier.channel import (
     Channel,
     ChannelUnavailable,
@@ -48,6 +48,7 @@ Render = Callable[[str, EventBody, Recipient], Mapping[str, str]]
 _LANE_ITEMS = 16  # of a parked lane's list, how many come into hand at once
 _ACTIVE = (State.LIVE, State.RECOVERING)
 _NOTHING: Mapping[str, str] = {}
+_EXPIRED = Sent("expired")
 
 
 class Policy(Protocol):
@@ -70,7 +71,6 @@ class Deliveries:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
         keys: Keys,
         consumer: Consumer,
         channel: Channel,
@@ -80,7 +80,6 @@ class Deliveries:
         graveyard: Graveyard,
         limits: Limits,
     ) -> None:
-        self._client = client
         self._keys = keys
         self._consumer = consumer
         self._channel = channel
@@ -150,15 +149,15 @@ class Deliveries:
                 asked.append((partition, list({message.lane for message in messages})))
         if not asked:
             return {}
-        with broker_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for partition, lanes in asked:
-                pipeline.execute_command("ZMSCORE", partition.parked, *lanes)
-            replies = await pipeline.execute()
-        return {
-            partition: {lane for lane, due in zip(lanes, reply, strict=True) if due is not None}
-            for (partition, lanes), reply in zip(asked, replies, strict=True)
-        }
+        commands = [("ZMSCORE", partition.parked, *lanes) for partition, lanes in asked]
+        parked = {}
+        for (partition, lanes), reply in zip(
+            asked, await execute(self._consumer.calls, commands), strict=True
+        ):
+            if isinstance(reply, Exception):
+                raise translate(reply)
+            parked[partition] = {lane for lane, due in zip(lanes, reply, strict=True) if due is not None}
+        return parked
 
     def _enlist(self, partition: Partition, message: Message, parked: set[bytes] | tuple[()]) -> None:
         lane = self._lanes.find(partition, message.lane)
@@ -189,7 +188,7 @@ class Deliveries:
             )
             for partition in partitions
         ]
-        replies = await run_all(self._client, calls)
+        replies = await run_all(self._consumer.calls, calls)
         for partition, seen, reply in zip(partitions, parks, replies, strict=True):
             if isinstance(reply, Fenced):
                 continue  # the next beat says so too, and acts
@@ -248,16 +247,14 @@ class Deliveries:
                 partition, lane, message, _poison(message, partition.server_ms()), suppress=False
             )
             return
-        expires = message.values[9]
-        if expires and int(expires) <= partition.server_ms():
-            metrics.SKIPPED.labels("expired").inc()
-            log.info("delivery_expired", **_about(self._consumer.queue, message))
-            self._finish(partition, lane, message, Sent())
-            return
         outcome = await self._attempt(partition, message)
         if outcome is None or partition.state is State.LOST:
             return
-        if isinstance(outcome, Sent):
+        if outcome is _EXPIRED:
+            metrics.SKIPPED.labels("expired").inc()
+            log.info("delivery_expired", **_about(self._consumer.queue, message))
+            self._finish(partition, lane, message, _EXPIRED)
+        elif isinstance(outcome, Sent):
             self._delivered.inc()
             self._latency.observe(max(0, partition.server_ms() - int(message.values[8])) / 1000)
             log.debug("delivered", answer=outcome.answer, **_about(self._consumer.queue, message))
@@ -268,12 +265,15 @@ class Deliveries:
     async def _attempt(self, partition: Partition, message: Message) -> Sent | DeliveryError | None:
         """One attempt. None: there was none, because the partition went away while the channel was down."""
         while True:
+            is_probe = False
             if self.breaker.is_open:
-                await self.breaker.admitted()
+                is_probe = await self.breaker.admitted()
                 await partition.wait_until_ours()
-                if partition.state not in _ACTIVE:
+            expired = _has_expired(message, partition.server_ms())
+            if partition.state not in _ACTIVE or expired:
+                if is_probe:
                     self.breaker.abandoned()
-                    return None
+                return _EXPIRED if expired else None
             partition.running += 1
             try:
                 outcome = await self._send(message)
@@ -281,6 +281,10 @@ class Deliveries:
                 partition.running -= 1
                 if not partition.running and partition in self._stopped:
                     self._stopped[partition].set()
+            if isinstance(outcome, _Unrenderable):  # which says nothing of the provider
+                if is_probe:
+                    self.breaker.abandoned()
+                return outcome
             if not isinstance(outcome, ChannelUnavailable):
                 self.breaker.worked()
                 return outcome
@@ -296,7 +300,10 @@ class Deliveries:
             content = _NOTHING
             if self._channel.blocks:
                 content = self._render(self._channel.name, delivery.event, delivery.recipient)
-            return await _within(self._send_timeout, self._channel.send(delivery, content))
+            sent = await _within(self._send_timeout, self._channel.send(delivery, content))
+            if not isinstance(sent, Sent):
+                raise TypeError(f"send returned {type(sent).__name__}, not Sent")
+            return sent
         except DeliveryError as failure:
             return failure
         except TemplateError as error:
@@ -305,7 +312,12 @@ class Deliveries:
             return PermanentFailure(f"the entry does not hold an event: {error}")
         except TimeoutError:
             return TransientFailure(f"no outcome within {self._send_timeout:g} s")
-        except Exception as error:  # a channel's bug is an outcome too: retried, then dead-lettered
+        except (Exception, asyncio.CancelledError) as error:
+            # A channel's bug is an outcome too: retried, then dead-lettered. A future of its own that was
+            # cancelled is such a bug; that somebody cancels us is not.
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
             log.exception("channel_raised", **_about(self._consumer.queue, message))
             return TransientFailure(f"{type(error).__name__}: {error}")
 
@@ -411,6 +423,11 @@ def _failure(error: str, reason: str, message: Message, now_ms: int) -> Failure:
 
 def _poison(message: Message, now_ms: int) -> Failure:
     return _failure("Poison", f"outlived {message.deliveries - 1} workers", message, now_ms)
+
+
+def _has_expired(message: Message, now_ms: int) -> bool:
+    expires = message.values[9]
+    return bool(expires) and int(expires) <= now_ms
 
 
 def _about(queue: str, message: Message) -> dict[str, str | int]:

@@ -1,0 +1,126 @@
+"""A channel whose outcomes a test decides, address by address. It needs no template."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from notifier.channel import Address, Block, Delivery, Sent, TransientFailure
+from notifier.event import FcmDevice, Recipient
+from tests.support.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of `send`."""
+
+    event_id: str
+    recipient: str
+    address: str
+    number: int
+    delivery_id: str
+    at: float
+
+
+class ScriptedChannel:
+    """Delivers, unless told otherwise.
+
+    Addresses are the recipient's mail address, and the token of each FCM device. `answers[address]` are
+    the outcomes of its next attempts, one after the other; `always[address]` is that of all further ones.
+    A gate that `hold` made keeps attempts of an address waiting until it is set.
+    """
+
+    def __init__(self, name: str = "post") -> None:
+        self.name = name
+        self.blocks: Sequence[Block] = ()
+        self.answers: dict[str, list[BaseException | object]] = defaultdict(list)
+        self.always: dict[str, BaseException] = {}
+        self.gates: dict[str, asyncio.Event] = {}
+        self.attempts: list[Attempt] = []
+        self.sent: list[Attempt] = []
+        self.opened = 0
+        self.closed = 0
+        self.at_once = 0
+        self.most_at_once = 0
+
+    def hold(self, address: str) -> asyncio.Event:
+        return self.gates.setdefault(address, asyncio.Event())
+
+    def attempts_to(self, address: str) -> list[str]:
+        return [attempt.event_id for attempt in self.attempts if attempt.address == address]
+
+    def sent_to(self, address: str) -> list[str]:
+        return [attempt.event_id for attempt in self.sent if attempt.address == address]
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        found = [Address("email", recipient.email)] if recipient.email else []
+        return found + [Address(d.token[:16], d.token) for d in recipient.devices if isinstance(d, FcmDevice)]
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
+        address = delivery.address
+        attempt = Attempt(
+            delivery.event_id, delivery.recipient_id, address, delivery.attempt, delivery.id, time.monotonic()
+        )
+        self.attempts.append(attempt)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if gate := self.gates.get(address):
+                await gate.wait()
+            answer = self.answers[address].pop(0) if self.answers[address] else self.always.get(address)
+            if isinstance(answer, BaseException):
+                raise answer
+        finally:
+            self.at_once -= 1
+        self.sent.append(attempt)
+        return Sent("250 taken") if answer is None else answer  # type: ignore[return-value]
+
+
+class LedgerChannel:
+    """For processes of their own: notes every delivery in a file, before it says yes.
+
+    What an address begins with decides: `poison` ends the process at once, `slow` takes 50 ms, and
+    `flaky` fails at its first attempt.
+    """
+
+    name = "post"
+    blocks: Sequence[Block] = ()
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        return [Address("email", recipient.email)] if recipient.email else []
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
+        if delivery.address.startswith("poison"):
+            self._ledger.note("poisoned", delivery.address, delivery.event_id)
+            os._exit(99)
+        if delivery.address.startswith("slow"):
+            await asyncio.sleep(0.05)
+        if delivery.address.startswith("flaky") and delivery.attempt == 1:
+            raise TransientFailure("once")
+        self._ledger.note("sent", delivery.address, delivery.event_id)
+        return Sent()
+
+
+def open_ledger_channel(environ: Mapping[str, str]) -> LedgerChannel:
+    """The factory for `NOTIFIER_CHANNELS`; `LEDGER` is the file."""
+    return LedgerChannel(Ledger(Path(environ["LEDGER"])))

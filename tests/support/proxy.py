@@ -1,0 +1,113 @@
+"""A TCP proxy before the broker that cuts connections where it hurts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """Passes bytes on. Each rule is used once, on the first request that contains its bytes.
+
+    A request here is what one read from the client brought, which for a small command is the whole of it.
+    """
+
+    def __init__(self, upstream_host: str, upstream_port: int) -> None:
+        self._upstream = (upstream_host, upstream_port)
+        self._before: list[bytes] = []
+        self._after: list[bytes] = []
+        self.cuts = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def cut_before(self, request: bytes) -> None:
+        """The next request with these bytes never reaches the server."""
+        self._before.append(request)
+
+    def cut_after(self, request: bytes) -> None:
+        """The server runs the next request with these bytes, and its answer never reaches the client."""
+        self._after.append(request)
+
+    @property
+    def waits_for(self) -> int:
+        """How many rules have not been used."""
+        return len(self._before) + len(self._after)
+
+    async def start(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuses new connections and cuts all that are open; `start(port)` brings it back."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        silent = asyncio.Event()
+        back = asyncio.create_task(self._answers(up_reader, writer, silent))
+        try:
+            while data := await reader.read(1 << 20):
+                if _take(self._before, data):
+                    self.cuts += 1
+                    return
+                lost = _take(self._after, data)
+                if lost:
+                    silent.set()
+                up_writer.write(data)
+                await up_writer.drain()
+                if lost:
+                    await back  # returns when the server has answered
+                    self.cuts += 1
+                    return
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            back.cancel()
+            for side in (writer, up_writer):
+                side.transport.abort()
+            await asyncio.gather(back, return_exceptions=True)
+
+    async def _answers(
+        self, upstream: asyncio.StreamReader, client: asyncio.StreamWriter, silent: asyncio.Event
+    ) -> None:
+        while data := await upstream.read(1 << 20):
+            if silent.is_set():
+                return
+            client.write(data)
+            await client.drain()
+        client.close()
+
+
+def _take(rules: list[bytes], data: bytes) -> bool:
+    found: Callable[[bytes], bool] = data.__contains__
+    for rule in rules:
+        if found(rule):
+            rules.remove(rule)
+            return True
+    return False
+
+
+@asynccontextmanager
+async def open_proxy(url: str) -> AsyncIterator[Proxy]:
+    parts = urlsplit(url)
+    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 6379)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
