@@ -10,7 +10,7 @@ import structlog
 
 from notifier import metrics
 from notifier.broker.entries import FAILURE_FIELDS, FAILURE_WIDTH, MalformedEntry
-from notifier.broker.scripts import Command
+from notifier.broker.line import Command
 from notifier.channel import DeliveryError, InvalidAddress
 from notifier.keys import Keys
 from notifier.policy import DeadLetter

@@ -149,7 +149,7 @@ class Deliveries:
                 asked.append((partition, list({message.lane for message in messages})))
         if not asked:
             return {}
-        commands = [("ZMSCORE", partition.parked, *lanes) for partition, lanes in asked]
+        commands: list[Command] = [("ZMSCORE", partition.parked, *lanes) for partition, lanes in asked]
         parked = {}
         for (partition, lanes), reply in zip(
             asked, await execute(self._consumer.calls, commands), strict=True

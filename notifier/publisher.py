@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, Self, get_args
 
 from notifier.broker import meta
 from notifier.broker.connection import connect, connect_sync
-from notifier.broker.scripts import Call, Command, run_all, run_all_sync, script
+from notifier.broker.line import Command
+from notifier.broker.scripts import Call, run_all, run_all_sync, script
 from notifier.errors import (
     BacklogFull,
     BrokerError,

@@ -19,8 +19,8 @@ from typing import Final
 
 import redis.asyncio
 
-from notifier.broker.connection import broker_errors
-from notifier.broker.scripts import Call, run, script
+from notifier.broker.connection import broker_errors, translate
+from notifier.broker.scripts import Call, Caller, execute, run, script
 from notifier.errors import InvalidRecipient
 from notifier.event import Recipient, parse_recipient
 from notifier.inbox import inbox_keys
@@ -65,7 +65,9 @@ class Recipients:
     """The profiles of all recipients. All methods raise BrokerError, and InvalidRecipient for an id
     that can't be one."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys, caller: Caller | None = None) -> None:
+        """`caller` is for `profiles`, which the router asks for all the time."""
+        self._caller = caller or client
         self._client = client
         self._keys = keys
 
@@ -103,11 +105,12 @@ class Recipients:
         asked = [partition for partition, ids in wanted.items() if ids]
         found: dict[int, list[bytes | None]] = {partition: [] for partition in wanted}
         if asked:
-            pipeline = self._client.pipeline(transaction=False)
-            for partition in asked:
-                pipeline.mget([self._keys.recipient(recipient_id) for recipient_id in wanted[partition]])
-            with broker_errors():
-                found.update(zip(asked, await pipeline.execute(), strict=True))
+            names = [[self._keys.recipient(recipient_id) for recipient_id in wanted[p]] for p in asked]
+            replies = await execute(self._caller, [("MGET", *of_partition) for of_partition in names])
+            for partition, reply in zip(asked, replies, strict=True):
+                if isinstance(reply, Exception):
+                    raise translate(reply)
+                found[partition] = reply
         return found
 
     async def suppressed(self, recipient_id: str) -> list[Suppression]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import redis.asyncio
 import structlog
 
 from notifier import metrics
@@ -26,8 +25,9 @@ from notifier.broker.entries import (
     pack,
     values,
 )
+from notifier.broker.line import Argument
 from notifier.broker.partition import Partition, State
-from notifier.broker.scripts import Argument, Call, run_all, script
+from notifier.broker.scripts import Call, run_all, script
 from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
 from notifier.dead_letters import Failure, Graveyard, split
@@ -69,7 +69,6 @@ class Router:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
         keys: Keys,
         consumer: Consumer,
         channels: Mapping[str, Channel],
@@ -78,7 +77,6 @@ class Router:
         recipients: Recipients,
         graveyard: Graveyard,
     ) -> None:
-        self._client = client
         self._keys = keys
         self._consumer = consumer
         self._channels = channels
@@ -188,7 +186,7 @@ class Router:
         while works := [work for work in works if work.partition.state is not State.LOST]:
             again = []
             try:
-                replies = await run_all(self._client, [self._call(work) for work in works])
+                replies = await run_all(self._consumer.calls, [self._call(work) for work in works])
             except BrokerUnavailable as error:
                 log.warning("routing_waits", error=str(error))
                 again = works
@@ -243,7 +241,7 @@ class Router:
             )
             for partition in partitions
         ]
-        for partition, reply in zip(partitions, await run_all(self._client, calls), strict=True):
+        for partition, reply in zip(partitions, await run_all(self._consumer.calls, calls), strict=True):
             if isinstance(reply, Fenced):
                 continue  # the next beat says so too, and acts
             if isinstance(reply, BrokerError):

@@ -13,7 +13,7 @@ import redis.asyncio
 import structlog
 
 from notifier.alerts import Alerter
-from notifier.broker.consumer import Consumer, Handler
+from notifier.broker.consumer import Consumer, Handler, cancel_until_done
 from notifier.broker.reader import DueReader, Reader, StreamReader
 from notifier.channel import Channel
 from notifier.dead_letters import Graveyard, SecondTry
@@ -90,8 +90,7 @@ class Worker:
                 if DEAD_LETTERS in self.roles:
                     background.append(tasks.create_task(self._alerter().run()))
                 await asyncio.gather(*serving)
-                for task in background:
-                    task.cancel()
+                await cancel_until_done(*background)
         log.info("worker_stopped", worker=self.name)
 
     def _sending(self) -> list[Channel]:
@@ -115,7 +114,7 @@ class Worker:
         if queue.endswith(dlq_of("")):
             reader = DueReader(self._client, self.name, settings.dlq_delay)
         else:
-            reader = StreamReader(settings.redis_url, self.name)
+            reader = StreamReader(self._client, self.name)
         return Consumer(
             self._client, self._keys, queue, self.name,
             lease_ttl=settings.lease_ttl, in_hand_limit=settings.in_hand, reader=reader,
@@ -124,9 +123,9 @@ class Worker:
     def _router(self, queue: str) -> tuple[Consumer, Handler]:
         consumer = self._consumer(queue)
         return consumer, Router(
-            self._client, self._keys, consumer, self._channels,
+            self._keys, consumer, self._channels,
             catalogue=lambda: self._templates.catalogue,
-            recipients=Recipients(self._client, self._keys),
+            recipients=Recipients(self._client, self._keys, consumer.calls),
             graveyard=Graveyard(self._keys, EVENTS, final=queue != EVENTS),
         )  # fmt: skip
 
@@ -134,7 +133,7 @@ class Worker:
         settings = self._settings
         consumer = self._consumer(queue)
         return consumer, Deliveries(
-            self._client, self._keys, consumer, self._channels[name],
+            self._keys, consumer, self._channels[name],
             render=self._templates.render,
             policy=policy,
             graveyard=Graveyard(self._keys, name, final=queue != name),

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import redis.asyncio
 import structlog
 
+from notifier.broker.line import Argument
 from notifier.broker.partition import Partition, State
-from notifier.broker.scripts import Argument, Call, run_all, script
+from notifier.broker.scripts import Call, Caller, run_all, script
 from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced
 from notifier.keys import GROUP
 
@@ -34,13 +34,13 @@ class Committer:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        caller: Caller,
         *,
         lost: Callable[[Partition], None],
         settled: Callable[[int], None],
     ) -> None:
         """`settled` is told how many entries are no longer in hand; `lost` which partition went away."""
-        self._client = client
+        self._caller = caller
         self._lost = lost
         self._settled = settled
         self._dirty: set[Partition] = set()
@@ -80,7 +80,7 @@ class Committer:
         if not batches:
             return []
         try:
-            replies = await run_all(self._client, [batch.call for batch in batches])
+            replies = await run_all(self._caller, [batch.call for batch in batches])
         except BrokerError as error:
             log.warning("commit_failed", error=str(error), commits=len(batches))
             return batches

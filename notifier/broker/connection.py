@@ -6,6 +6,7 @@ caller knows whether running it again is harmless. Replies are RESP2 and raw byt
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -71,13 +72,35 @@ def _options(timeout: timedelta, connections: int) -> dict[str, Any]:
     }
 
 
+class _CancellableSend:
+    """Redis-py sends under asyncio.wait_for, which before Python 3.12 can swallow the cancellation of the
+    task (bpo-37658); a worker that is told to stop would then go on."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        timeout, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(timeout):
+                await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        finally:
+            self.socket_timeout = timeout
+
+    socket_timeout: float | None
+
+
+def _cancellable(connection_class: type) -> type:
+    return type(connection_class.__name__, (_CancellableSend, connection_class), {})
+
+
 def connect(
     url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64
 ) -> redis.asyncio.Redis:
     """An asyncio client with a pool of its own. Connects when first used."""
-    return redis.asyncio.Redis.from_url(
+    client = redis.asyncio.Redis.from_url(
         check_url(url), retry=AsyncRetry(NoBackoff(), 0), **_options(timeout, connections)
     )
+    pool = client.connection_pool
+    pool.connection_class = _cancellable(pool.connection_class)
+    return client
 
 
 def connect_sync(

@@ -17,6 +17,7 @@ import structlog
 from notifier.broker.committer import Committer
 from notifier.broker.entries import Message
 from notifier.broker.leases import Lease, Leases, Renewal
+from notifier.broker.line import Line
 from notifier.broker.partition import Partition, State
 from notifier.broker.reader import Entries, Reader
 from notifier.broker.scripts import Call, run_all, script
@@ -29,6 +30,19 @@ Batch = Sequence[tuple[Partition, list[Message]]]
 
 _LONGEST_TIMER = 0.25
 _LONGEST_PAUSE = 1.0
+
+
+async def cancel_until_done(*tasks: asyncio.Task[None]) -> None:
+    """Cancels the tasks, and waits for their end.
+
+    More than once: `asyncio.wait_for` of Python 3.11, with which redis-py writes, swallows a cancellation
+    that comes just as it is done.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
 
 
 class Handler(Protocol):
@@ -63,7 +77,6 @@ class Consumer:
     ) -> None:
         self.queue = queue
         self.partitions: dict[int, Partition] = {}
-        self._client = client
         self._keys = keys
         self._worker = worker
         self._limit = in_hand_limit
@@ -75,8 +88,11 @@ class Consumer:
         self._reading = asyncio.Lock()
         self._closing = False
         self._drains: set[asyncio.Task[None]] = set()
-        self.committer = Committer(client, lost=self._lost_partition, settled=self.let_go)
-        self._leases = Leases(client, keys, queue, worker, lease_ttl, self)
+        self._commits, self._beats = Line(client), Line(client)
+        self.calls = Line(client)
+        """For the scripts of the handler, and our own."""
+        self.committer = Committer(self._commits, lost=self._lost_partition, settled=self.let_go)
+        self._leases = Leases(self._beats, keys, queue, worker, lease_ttl, self)
 
     # Called by the handler.
 
@@ -115,16 +131,17 @@ class Consumer:
             timing = tasks.create_task(self._watch_timers())
             await stop.wait()
             self._closing = True
-            reading.cancel()
-            timing.cancel()
+            self._leases.take_no_more()
+            await cancel_until_done(reading, timing)
             await asyncio.gather(self._hand_over(list(self.partitions.values())), *self._drains)
-            beating.cancel()
-            committing.cancel()
+            await cancel_until_done(beating, committing)
         try:
+            await self._leases.release(list(self._leases.held.values()))  # taken while we were told to stop
             await self._leases.leave()
         except BrokerError as error:
             log.warning("worker_not_unregistered", queue=self.queue, error=str(error))
-        await self._reader.close()
+        for line in (self._reader, self._commits, self.calls, self._beats):
+            await line.close()
 
     async def _hand_over(self, partitions: Sequence[Partition]) -> None:
         partitions = [p for p in partitions if p.state is not State.DRAINING]
@@ -161,6 +178,7 @@ class Consumer:
         if partition is None or partition.lease is not lease:
             return
         partition.renewed(renewal)
+        self._changed.set()  # it may have run out before, and nobody read it since
         if renewal.recover and partition.state is State.LIVE:
             self._recover_again(partition)
         if partition.next_due_ms >= 0:
@@ -281,6 +299,8 @@ class Consumer:
         """One page of pending entries for each; when there is no further page, the partition is live."""
         assert self._handler is not None
         page = max(1, (self._limit - self._in_hand) // len(partitions))
+        # Some of these may be settled between the server's answer and our reading of it.
+        before = {partition: frozenset(partition.in_hand) for partition in partitions}
         for partition in partitions:
             partition.forget_settled_parking()
         calls = [
@@ -292,7 +312,7 @@ class Consumer:
             for partition in partitions
         ]
         batch = []
-        for partition, reply in zip(partitions, await run_all(self._client, calls), strict=True):
+        for partition, reply in zip(partitions, await run_all(self.calls, calls), strict=True):
             if partition.state is not State.RECOVERING:
                 continue
             if isinstance(reply, Fenced):
@@ -305,7 +325,8 @@ class Consumer:
                     partition.recover_from = f"({last.decode()}"
                 else:
                     partition.state = State.LIVE
-                if messages := self._in_hand_from(partition, entries):
+                unknown = [entry for entry in entries if entry[0] not in before[partition]]
+                if messages := self._in_hand_from(partition, unknown):
                     log.info("recovered", queue=self.queue, partition=partition.number, entries=len(messages))
                     batch.append((partition, messages))
         await self._give(batch)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-import redis.asyncio
 import structlog
 
-from notifier.broker.connection import broker_errors
-from notifier.broker.scripts import Call, run_all, script
+from notifier.broker.connection import translate
+from notifier.broker.scripts import Call, Caller, execute, run_all, script
 from notifier.errors import BrokerError, Fenced
 from notifier.keys import EVENTS, GROUP, Keys
 
@@ -76,7 +75,7 @@ class Leases:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        caller: Caller,
         keys: Keys,
         queue: str,
         worker: str,
@@ -84,13 +83,14 @@ class Leases:
         owner: Owner,
     ) -> None:
         self.held: dict[int, Lease] = {}
-        self._client = client
+        self._caller = caller
         self._keys = keys
         self._queue = queue
         self._worker = worker
         self._ttl_ms = int(ttl / timedelta(milliseconds=1))
         self._owner = owner
         self._leaving: set[int] = set()
+        self._takes_more = True
         self._beat_now = asyncio.Event()
 
     async def run(self) -> None:
@@ -108,6 +108,10 @@ class Leases:
                 pass
             self._beat_now.clear()
 
+    def take_no_more(self) -> None:
+        """From now on leases are only renewed, until they are released."""
+        self._takes_more = False
+
     def beat_now(self) -> None:
         """Asks for a beat at once: the group is gone, or the share has changed."""
         self._beat_now.set()
@@ -120,26 +124,30 @@ class Leases:
         if surplus := staying[share:]:
             self._leaving.update(lease.partition for lease in surplus)
             self._owner.surplus(surplus)
-        if len(staying) < share:
+        if len(staying) < share and self._takes_more:
             await self._acquire(share - len(staying))
 
     async def _say_alive(self) -> int:
         name = self._keys.workers(self._queue)
-        with broker_errors():
-            seconds, micros = await self._client.time()
-            now = seconds * 1000 + micros // 1000
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.zremrangebyscore(name, "-inf", now - 1)
-            pipeline.zcard(name)
-            pipeline.zscore(name, self._worker)
-            # Last, because at the memory limit the server refuses it and nothing else.
-            pipeline.zadd(name, {self._worker: now + self._ttl_ms})
-            _, count, known, added = await pipeline.execute(raise_on_error=False)
+        [now] = await execute(self._caller, [("TIME",)])
+        if isinstance(now, Exception):
+            raise translate(now)
+        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+        _, count, known, added = await execute(
+            self._caller,
+            [
+                ("ZREMRANGEBYSCORE", name, "-inf", now_ms - 1),
+                ("ZCARD", name),
+                ("ZSCORE", name, self._worker),
+                # Last, because at the memory limit the server refuses it and nothing else.
+                ("ZADD", name, now_ms + self._ttl_ms, self._worker),
+            ],
+        )
         if isinstance(added, Exception):
             log.warning("worker_not_registered", queue=self._queue, error=str(added))
-        if not isinstance(count, int):
-            raise BrokerError(f"the server answered: {count}")
-        return count if known is not None else count + 1
+        if isinstance(count, Exception):
+            raise translate(count)
+        return int(count) + (known is None)
 
     async def _renew(self) -> None:
         leases = list(self.held.values())
@@ -150,7 +158,7 @@ class Leases:
             Call(script("lease_renew"), self._renew_keys(lease.partition), self._renew_args(lease))
             for lease in leases
         ]
-        for lease, reply in zip(leases, await run_all(self._client, calls), strict=True):
+        for lease, reply in zip(leases, await run_all(self._caller, calls), strict=True):
             if lease.released or self.held.get(lease.partition) is not lease:
                 continue
             if isinstance(reply, Fenced):
@@ -188,7 +196,7 @@ class Leases:
                 )
                 for p in asked
             ]
-            for partition, token in zip(asked, await run_all(self._client, calls), strict=True):
+            for partition, token in zip(asked, await run_all(self._caller, calls), strict=True):
                 if isinstance(token, BrokerError):
                     log.warning("lease_not_taken", queue=self._queue, partition=partition, error=str(token))
                 elif token is not None:
@@ -223,9 +231,8 @@ class Leases:
             for lease in leases
         ]
         if calls:
-            await run_all(self._client, calls)
+            await run_all(self._caller, calls)
 
     async def leave(self) -> None:
         """Takes this worker off the list, so that the others' share grows at once."""
-        with broker_errors():
-            await self._client.zrem(self._keys.workers(self._queue), self._worker)
+        await execute(self._caller, [("ZREM", self._keys.workers(self._queue), self._worker)])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from notifier.broker.leases import Lease, Renewal
-from notifier.broker.scripts import Argument, Command
+from notifier.broker.line import Argument, Command
 from notifier.keys import Keys
 
 

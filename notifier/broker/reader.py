@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import redis.asyncio
 
-from notifier.broker.connection import broker_errors, connect
+from notifier.broker.connection import translate
+from notifier.broker.line import Command, Line
 from notifier.broker.partition import Partition
 from notifier.broker.scripts import Call, run_all, script
 from notifier.errors import BrokerError
@@ -35,23 +36,23 @@ class Reader(Protocol):
 class StreamReader:
     """Reads the streams of all partitions in one blocking call, on a connection of its own."""
 
-    def __init__(self, url: str, consumer: str) -> None:
-        self._client = connect(url, timeout=BLOCK + timedelta(seconds=5), connections=1)
-        # The raw reply; redis-py would build tuples and dicts from it first.
-        self._client.response_callbacks.pop("XREADGROUP", None)
+    def __init__(self, client: redis.asyncio.Redis, consumer: str) -> None:
+        self._line = Line(client, timeout=BLOCK + timedelta(seconds=5))
         self._consumer = consumer
 
     async def read(self, partitions: Sequence[Partition], count: int) -> list[tuple[Partition, Entries]]:
         streams = {partition.stream_bytes: partition for partition in partitions}
-        with broker_errors():
-            reply = await self._client.execute_command(
-                "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count,
-                "BLOCK", BLOCK // timedelta(milliseconds=1), "STREAMS", *streams, *(b">" for _ in streams),
-            )  # fmt: skip
+        command: Command = (
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count,
+            "BLOCK", BLOCK // timedelta(milliseconds=1), "STREAMS", *streams, *(b">" for _ in streams),
+        )  # fmt: skip
+        [reply] = await self._line.execute([command])
+        if isinstance(reply, Exception):
+            raise translate(reply)
         return [(streams[stream], entries) for stream, entries in reply or ()]
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._line.close()
 
 
 class DueReader:

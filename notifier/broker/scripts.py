@@ -20,10 +20,11 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from notifier.broker.connection import broker_errors, translate
+from notifier.broker.line import Argument, Command, Line
 from notifier.errors import BrokerError
 
-Argument = str | bytes | int | float
-Command = Sequence[Argument]
+Caller = redis.asyncio.Redis | Line
+"""Who brings calls to the server: a client with a pool, or a line for those who call often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,50 +61,60 @@ class Call:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
-async def run(client: redis.asyncio.Redis, call: Call) -> Any:
+async def run(caller: Caller, call: Call) -> Any:
     """The script's reply. Raises BrokerError."""
-    [reply] = await run_all(client, [call])
+    [reply] = await run_all(caller, [call])
     if isinstance(reply, BrokerError):
         raise reply
     return reply
 
 
-async def run_all(client: redis.asyncio.Redis, calls: Sequence[Call], then: Command = ()) -> list[Any]:
+async def run_all(caller: Caller, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """The replies in order, in one round trip; a call that failed has its BrokerError there.
 
     `then` is a plain command that follows on the same connection; its reply comes last. Raises
     BrokerError only when the connection failed: then any of the calls may have run.
     """
-    with broker_errors():
-        replies = await _commands(calls, then, client.pipeline(transaction=False)).execute(
-            raise_on_error=False
-        )
-        while again := _unknown(replies):
-            for needed in {calls[i].script.sha: calls[i].script for i in again}.values():
-                await client.script_load(needed.source)
-            pipeline = _commands([calls[i] for i in again], then, client.pipeline(transaction=False))
-            _put(replies, again, await pipeline.execute(raise_on_error=False))
+    replies = await execute(caller, _commands(calls, then))
+    if again := _unknown(replies):
+        needed = {calls[i].script.sha: calls[i].script.source for i in again}
+        await execute(caller, [("SCRIPT LOAD", source) for source in needed.values()])
+        _put(replies, again, await execute(caller, _commands([calls[i] for i in again], then)))
     return [_typed(reply) for reply in replies]
+
+
+async def execute(caller: Caller, commands: Sequence[Command]) -> list[Any]:
+    """Plain commands in one round trip; the replies in order, an error as redis-py's exception."""
+    if isinstance(caller, Line):
+        return await caller.execute(commands)
+    with broker_errors():
+        pipeline = caller.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
 
 
 def run_all_sync(client: redis.Redis, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """`run_all` for the blocking client."""
-    with broker_errors():
-        replies = _commands(calls, then, client.pipeline(transaction=False)).execute(raise_on_error=False)
-        while again := _unknown(replies):
-            for needed in {calls[i].script.sha: calls[i].script for i in again}.values():
-                client.script_load(needed.source)
-            pipeline = _commands([calls[i] for i in again], then, client.pipeline(transaction=False))
-            _put(replies, again, pipeline.execute(raise_on_error=False))
+    replies = _execute_sync(client, _commands(calls, then))
+    if again := _unknown(replies):
+        needed = {calls[i].script.sha: calls[i].script.source for i in again}
+        _execute_sync(client, [("SCRIPT LOAD", source) for source in needed.values()])
+        _put(replies, again, _execute_sync(client, _commands([calls[i] for i in again], then)))
     return [_typed(reply) for reply in replies]
 
 
-def _commands(calls: Sequence[Call], then: Command, pipeline: Any) -> Any:
-    for call in calls:
-        pipeline.execute_command(*call.command())
-    if then:
-        pipeline.execute_command(*then)
-    return pipeline
+def _execute_sync(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    with broker_errors():
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return pipeline.execute(raise_on_error=False)
+
+
+def _commands(calls: Sequence[Call], then: Command) -> list[Command]:
+    commands: list[Command] = [call.command() for call in calls]
+    return [*commands, then] if then else commands
 
 
 def _unknown(replies: Sequence[Any]) -> list[int]:

@@ -1,0 +1,126 @@
+"""The service itself, with lanes, fencing and deduplication on, and channels that do nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.bare import CHANNELS, PUBLISH_BATCH
+from benchmarks.workload import chunks
+from notifier import AsyncPublisher
+from notifier.bootstrap import open_runtime, open_templates, open_worker
+from notifier.channel import Address, Block, Channel, Delivery, Sent
+from notifier.event import Recipient
+from notifier.settings import Settings
+
+_SENT = Sent()
+_ADDRESS = (Address("inbox", ""),)
+
+
+class NoOpChannel:
+    """Takes every delivery and does nothing but tell `handled`."""
+
+    blocks: Sequence[Block] = ()
+
+    def __init__(self, name: str, handled: Callable[[str], None]) -> None:
+        self.name = name
+        self._handled = handled
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        return _ADDRESS
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
+        self._handled(self.name)
+        return _SENT
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@asynccontextmanager
+async def running(url: str, channels: Mapping[str, Channel], **settings: object) -> AsyncIterator[AsyncPublisher]:
+    """A worker with every role that moves events on, in this process, and a publisher for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "like").mkdir()
+        for name in channels:
+            (Path(folder) / "like" / f"{name}.jinja").touch()
+        chosen = Settings.model_validate({"redis_url": url, "templates": folder, **settings})
+        async with open_runtime(chosen) as runtime:
+            templates = open_templates(chosen, channels)
+            stop = asyncio.Event()
+            async with (
+                open_worker(runtime, channels, templates, ("router", *channels)) as worker,
+                AsyncPublisher(url, backlog_limit=0) as publisher,
+            ):
+                task = asyncio.create_task(worker.run(stop))
+                try:
+                    yield publisher
+                finally:
+                    stop.set()
+                    await task
+
+
+async def fan_out(url: str, count: int) -> float:
+    """Events a second from publish to three acknowledged deliveries each."""
+    left = count * len(CHANNELS)
+    done = asyncio.Event()
+
+    def handled(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            done.set()
+
+    channels = {name: NoOpChannel(name, handled) for name in CHANNELS}
+    async with running(url, channels) as publisher:
+        await _warm_up(publisher, lambda: left, count * len(CHANNELS))
+        left = count * len(CHANNELS)
+        done.clear()
+        start = time.perf_counter()
+        for batch in chunks(count, PUBLISH_BATCH):
+            await publisher.publish_many(batch)
+        await done.wait()
+        return count / (time.perf_counter() - start)
+
+
+async def _warm_up(publisher: AsyncPublisher, left: Callable[[], int], before: int) -> None:
+    """Until one event has come through, the worker may still be taking its leases."""
+    for [event] in chunks(1, 1):
+        await publisher.publish(event)
+    while left() > before - len(CHANNELS):
+        await asyncio.sleep(0.01)
+
+
+async def publish(url: str, count: int) -> float:
+    """Events a second into the events queues, checked, deduplicated and partitioned."""
+    async with AsyncPublisher(url, backlog_limit=0) as publisher:
+        start = time.perf_counter()
+        for batch in chunks(count, PUBLISH_BATCH):
+            await publisher.publish_many(batch)
+        return count / (time.perf_counter() - start)
+
+
+async def latency(url: str, count: int) -> list[float]:
+    """Milliseconds from publish to handler, one event at a time, nothing else under way."""
+    arrived: asyncio.Queue[None] = asyncio.Queue()
+
+    def handled(name: str) -> None:
+        if name == CHANNELS[0]:
+            arrived.put_nowait(None)
+
+    times = []
+    async with running(url, {name: NoOpChannel(name, handled) for name in CHANNELS}) as publisher:
+        for number, [event] in enumerate(chunks(count + 1, 1)):
+            start = time.perf_counter()
+            await publisher.publish(event)
+            await arrived.get()
+            if number:  # the first one waits for the leases
+                times.append((time.perf_counter() - start) * 1000)
+    return times
