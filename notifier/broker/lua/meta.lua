@@ -1,5 +1,6 @@
-#!lua
--- Fixes the number of partitions and the wire version at the first start, and says what they are.
+#!lua flags=allow-oom
+-- Fixes the number of partitions and the wire version at the first start, and says what they are. It may
+-- pass the memory limit: a worker that starts then is what frees memory.
 --
 -- KEYS[1] meta hash
 -- ARGV[1] partitions   ARGV[2] wire version

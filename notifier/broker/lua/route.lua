@@ -1,8 +1,8 @@
 #!lua
 -- Fans events of one partition out to the channels' queues and takes them off the events queue, if the
--- lease is still the router's. An event that is no longer pending was routed before: it is passed over,
--- so a call whose answer was lost may be sent again. Without flags the server refuses the whole script
--- at its memory limit.
+-- lease is still the router's. An event that is not pending is passed over: it was routed before, so a
+-- call whose answer was lost may be sent again; or the group was made anew, and it will be read again.
+-- Without flags the server refuses the whole script at its memory limit.
 --
 -- KEYS[1] lease hash   KEYS[2] events stream   KEYS[3] suppressed hash   KEYS[4+] channel streams
 -- ARGV[1] token   ARGV[2] group   ARGV[3] number of channels, then their names
@@ -26,7 +26,9 @@ local at, last = 4 + channels, #ARGV
 while at <= last do
   local entry, deliveries = ARGV[at], tonumber(ARGV[at + 1])
   local fresh = call('XACK', source, group, entry) == 1
-  done[#done + 1] = entry
+  if fresh then
+    done[#done + 1] = entry
+  end
   at = at + 2
   if deliveries > 0 then
     local id, kind, event, recipient, to, accepted, expires =
@@ -50,7 +52,7 @@ while at <= last do
     end
   end
 end
-if #done > 0 then
-  call('XDEL', source, unpack(done))
+for first = 1, #done, 4000 do  -- a call takes no more than about 8,000 words
+  call('XDEL', source, unpack(done, first, math.min(first + 3999, #done)))
 end
 return skipped
