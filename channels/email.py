@@ -29,7 +29,8 @@ from pydantic_core import PydanticCustomError
 
 from channels import mime
 from channels.settings import ChannelSettings, Duration
-from channels.smtp import Envelope, SmtpConnections, SmtpServer, parse_smtp_url
+from channels.smtp import SmtpConnections, SmtpServer, parse_smtp_url
+from channels.smtp_dialogue import Envelope
 from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent
 from notifier.errors import ConfigurationError
 from notifier.event import Recipient

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -20,6 +21,9 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived, StreamEnded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from py_vapid import jwt
@@ -250,30 +254,88 @@ async def test_nobody_listening_is_transient_and_shows_no_endpoint() -> None:
 
 
 @asynccontextmanager
-async def answering(
-    answer: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]],
-) -> AsyncIterator[WebPushDevice]:
-    """A device whose push service does what `answer` does, and is stopped with the test."""
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]], **options: Any
+) -> AsyncIterator[int]:
+    """A server on a port of this machine that is stopped, with its dialogues, after the test."""
     tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
         try:
-            await answer(writer)
-        except (asyncio.CancelledError, ConnectionError):
+            await serve(reader, writer)
+        except (asyncio.CancelledError, OSError):
             pass
         finally:
             writer.transport.abort()  # close would wait for a client to read the rest
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        keys = PushService().subscribe().keys
+    async with await asyncio.start_server(tracked, "127.0.0.1", 0, **options) as server:
         try:
-            yield WebPushDevice(endpoint=f"http://127.0.0.1:{port}/x", keys=keys)
+            yield server.sockets[0].getsockname()[1]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]],
+) -> AsyncIterator[WebPushDevice]:
+    """A device whose push service does what `answer` does."""
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(writer)
+
+    async with listening(serve) as port:
+        keys = PushService().subscribe().keys
+        yield WebPushDevice(endpoint=f"http://127.0.0.1:{port}/x", keys=keys)
+
+
+class Http2Service:
+    """A TLS server that speaks nothing but HTTP/2 and answers 201."""
+
+    def __init__(self) -> None:
+        self.origin = ""
+        self.connections = 0
+        self.requests: list[dict[str, str]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        connection = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        connection.initiate_connection()
+        writer.write(connection.data_to_send())
+        while data := await reader.read(65_536):
+            for event in connection.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    self.requests.append({str(name): str(value) for name, value in event.headers})
+                elif isinstance(event, StreamEnded):
+                    connection.send_headers(event.stream_id, [(":status", "201")], end_stream=True)
+            writer.write(connection.data_to_send())
+
+
+@asynccontextmanager
+async def http2_service(certificate: Path) -> AsyncIterator[Http2Service]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.set_alpn_protocols(["h2"])
+    service = Http2Service()
+    async with listening(service.serve, ssl=context) as port:
+        service.origin = f"https://127.0.0.1:{port}"
+        yield service
+
+
+async def test_a_service_that_speaks_http2_is_spoken_to_in_it(
+    monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with http2_service(certificate) as service, push() as channel:
+        device = PushService().subscribe().model_copy(update={"endpoint": f"{service.origin}/push/1"})
+        for number in range(5):
+            await channel.send(delivery(device, event_id=str(number)), CONTENT)
+        assert service.connections == 1
+    assert [one[":path"] for one in service.requests] == ["/push/1"] * 5
+    assert service.requests[0]["topic"] == delivery(device, event_id="0").id
 
 
 @pytest.mark.parametrize("drip", [b"", b"HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\nx"])
