@@ -17,24 +17,25 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, ConfigurationError, Fenced
 
 SETTING = "NOTIFIER_REDIS_URL"
 
-_UNAVAILABLE = (
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "UNBLOCKED",
-    "BUSY ",
-    "NOREPLICAS",
-)
-_REFUSED = ("WRONGPASS", "NOAUTH", "NOPERM", "invalid username-password", "AUTH ")
+# Of some errors redis-py keeps the class and cuts the first word off; of others the word is all there is.
+_UNAVAILABLE = (ReadOnlyError, ClusterDownError, TryAgainError)  # MASTERDOWN is a ClusterDownError
+_UNAVAILABLE_WORDS = ("UNBLOCKED", "BUSY ", "NOREPLICAS")
+_REFUSED = (AuthenticationError, NoPermissionError)
 
 
 def check_url(url: str) -> str:
@@ -63,6 +64,7 @@ def display_url(url: str) -> str:
 
 def _options(timeout: timedelta, connections: int) -> dict[str, Any]:
     return {
+        "timeout": timeout.total_seconds(),  # for a connection of the pool, when all are lent out
         "socket_timeout": timeout.total_seconds(),
         "socket_connect_timeout": timeout.total_seconds(),
         "max_connections": connections,
@@ -94,20 +96,25 @@ def _cancellable(connection_class: type) -> type:
 def connect(
     url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64
 ) -> redis.asyncio.Redis:
-    """An asyncio client with a pool of its own. Connects when first used."""
-    client = redis.asyncio.Redis.from_url(
+    """An asyncio client with a pool of its own. Connects when first used.
+
+    Whoever finds all connections lent out waits, up to `timeout`.
+    """
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         check_url(url), retry=AsyncRetry(NoBackoff(), 0), **_options(timeout, connections)
     )
-    pool = client.connection_pool
     pool.connection_class = _cancellable(pool.connection_class)
-    return client
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def connect_sync(
     url: str, *, timeout: timedelta = timedelta(seconds=5), connections: int = 64
 ) -> redis.Redis:
     """The blocking twin of `connect`, safe to share between threads."""
-    return redis.Redis.from_url(check_url(url), retry=Retry(NoBackoff(), 0), **_options(timeout, connections))
+    pool = redis.BlockingConnectionPool.from_url(
+        check_url(url), retry=Retry(NoBackoff(), 0), **_options(timeout, connections)
+    )
+    return redis.Redis.from_pool(pool)
 
 
 def translate(error: Exception) -> BrokerError:
@@ -119,9 +126,10 @@ def translate(error: Exception) -> BrokerError:
         return Fenced("another worker owns the partition now")
     if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM") or "maxmemory" in text:
         return BrokerFull("the server is at its memory limit (maxmemory)")
-    if any(word in text for word in _REFUSED):
+    if isinstance(error, _REFUSED):
         return BrokerUnavailable(f"the server refused the user name or password ({text})")
-    if isinstance(error, ResponseError) and not text.startswith(_UNAVAILABLE):
+    is_answer = isinstance(error, ResponseError) and not isinstance(error, _UNAVAILABLE)
+    if is_answer and not text.startswith(_UNAVAILABLE_WORDS):
         return BrokerError(f"the server answered: {text}")
     return BrokerUnavailable(f"the broker can't be reached: {text}")
 
