@@ -17,6 +17,7 @@ import structlog
 
 from notifier import metrics
 from notifier.broker.connection import broker_errors
+from notifier.broker.entries import MalformedEntry
 from notifier.dead_letters import ALERT_TYPE, split
 from notifier.errors import NotifierError
 from notifier.event import uuid7
@@ -115,7 +116,10 @@ class Alerter:
         since_ms = int(datetime.now(UTC).timestamp() * 1000)
         for entries in await pipeline.execute():
             for _, by_name in entries:
-                failure, _ = split([part for pair in by_name.items() for part in pair])
+                try:
+                    failure, _ = split([part for pair in by_name.items() for part in pair])
+                except MalformedEntry:  # what died was no entry of ours, and had fields of these names
+                    continue
                 errors[failure.error] += 1
                 since_ms = min(since_ms, failure.last_ms)
         return [{"error": error, "count": count} for error, count in errors.most_common()], since_ms

@@ -53,14 +53,25 @@ def _add(stream: str, failure: Failure, fields: Sequence[bytes]) -> Command:
     return ("XADD", stream, "*", *failure.fields(), *fields)
 
 
+def is_dead_letter(fields: Sequence[bytes]) -> bool:
+    """Whether the flat fields begin with a failure."""
+    return (
+        bool(fields) and fields[0] == FAILURE_FIELDS[0] and tuple(fields[0:FAILURE_WIDTH:2]) == FAILURE_FIELDS
+    )
+
+
 def split(fields: Sequence[bytes]) -> tuple[Failure, Sequence[bytes]]:
     """The failure, and the entry's own fields. Raises MalformedEntry."""
-    if tuple(fields[0:FAILURE_WIDTH:2]) != FAILURE_FIELDS:
+    if not is_dead_letter(fields):
         raise MalformedEntry("error", "is not a dead letter")
     error, reason, answer, attempts, first, last = (
         value.decode(errors="replace") for value in fields[1:FAILURE_WIDTH:2]
     )
-    return Failure(error, reason, answer, int(attempts), int(first), int(last)), fields[FAILURE_WIDTH:]
+    try:
+        numbers = int(attempts), int(first), int(last)
+    except ValueError:
+        raise MalformedEntry("attempts", "or a time of the failure is not a number") from None
+    return Failure(error, reason, answer, *numbers), fields[FAILURE_WIDTH:]
 
 
 class Graveyard:

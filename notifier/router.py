@@ -17,7 +17,6 @@ from notifier import metrics
 from notifier.broker.consumer import Batch, Consumer
 from notifier.broker.entries import (
     EVENT_FIELDS,
-    FAILURE_FIELDS,
     WIRE_VERSION,
     MalformedEntry,
     Message,
@@ -30,7 +29,7 @@ from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, run_all, script
 from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
-from notifier.dead_letters import Failure, Graveyard, split
+from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
 from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, InvalidInput, InvalidRecipient
 from notifier.event import EventBody, Recipient, parse_body, parse_recipient, parse_to
 from notifier.keys import EVENTS, GROUP, Keys
@@ -117,7 +116,8 @@ class Router:
             if message.deliveries > MAX_OWNERS:
                 self._bury(partition, message, "Poison", f"outlived {message.deliveries - 1} workers")
             elif event.body.type not in kinds:
-                self._bury(partition, message, "UnknownType", f"type: no templates for {event.body.type}")
+                reason = f"type: no templates for {event.body.type}"
+                self._bury(partition, message, "UnknownType", reason, event.body.type)
             elif event.body.deliver_at and (due_ms := int(event.body.deliver_at.timestamp() * 1000)) > now_ms:
                 item = pack((EVENTS.encode(), *message.fields))
                 partition.move(message.id, [("SCHEDULE", due_ms, item)])
@@ -127,7 +127,7 @@ class Router:
         return events
 
     def _parse(self, message: Message) -> _Event:
-        if tuple(message.fields[0 : 2 * len(FAILURE_FIELDS) : 2]) == FAILURE_FIELDS:
+        if is_dead_letter(message.fields):
             failure, message.fields = split(message.fields)
             message.attempts, message.first_ms = failure.attempts, failure.first_ms
         message.values = version, to, body = values(message.fields, EVENT_FIELDS)
@@ -135,10 +135,13 @@ class Router:
             raise MalformedEntry("v", f"wire format {version.decode(errors='replace')} is not known")
         return _Event(message, parse_body(body), parse_to(to), body)
 
-    def _bury(self, partition: Partition, message: Message, error: str, reason: str) -> None:
+    def _bury(
+        self, partition: Partition, message: Message, error: str, reason: str, event_type: str = ""
+    ) -> None:
         now_ms = partition.server_ms()
         failure = Failure(error, reason, "", message.attempts + 1, message.first_ms or now_ms, now_ms)
-        partition.move(message.id, self._graveyard.commands(partition.number, b"", failure, message.fields))
+        commands = self._graveyard.commands(partition.number, event_type.encode(), failure, message.fields)
+        partition.move(message.id, commands)
         self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
         self._consumer.commit(partition)
 
@@ -149,10 +152,16 @@ class Router:
         try:
             recipient = parse_recipient(profile).with_inline(event.inline) if profile else event.inline
         except InvalidRecipient as error:
-            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}")
+            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", body.type)
             return
         now_ms = work.partition.server_ms()
-        plan = route(body, recipient, kind, self._channels, datetime.fromtimestamp(now_ms / 1000, UTC))
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        try:
+            plan = route(body, recipient, kind, self._channels, now)
+        except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
+            log.exception("routing_raised", event_id=body.id, type=body.type)
+            self._bury(work.partition, message, type(error).__name__, str(error), body.type)
+            return
         for skip in plan.skips:
             self._tell_skip(skip, body, recipient.id)
         arguments = work.arguments
