@@ -50,8 +50,9 @@ class RetryPolicy:
             return DeadLetter(suppress=isinstance(failure, InvalidAddress))
         if attempts >= self.attempts:
             return DeadLetter(suppress=False)
-        ceiling = min(self.longest, self.base * 2 ** min(attempts - 1, 40))
-        delay = ceiling * jitter()
+        # In seconds, as floats: a timedelta overflows long before.
+        ceiling = min(self.longest.total_seconds(), self.base.total_seconds() * 2.0 ** min(attempts - 1, 60))
+        delay = timedelta(seconds=ceiling * jitter())
         if isinstance(failure, TransientFailure) and failure.retry_after:
             asked = timedelta(seconds=min(failure.retry_after, self.longest.total_seconds()))
             # Some jitter on top: all that were told the same time should not come back at once.

@@ -22,7 +22,7 @@ def load_channels(names: Sequence[str], environ: Mapping[str, str]) -> dict[str,
     channels: dict[str, Channel] = {}
     for name in names:
         channel = _load(name, environ)
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", channel.name) or channel.name in RESERVED:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", str(channel.name)) or channel.name in RESERVED:
             raise ConfigurationError(
                 SETTING, f"{name} calls itself {channel.name!r}, which can't be a queue's name"
             )
@@ -41,7 +41,7 @@ def _load(name: str, environ: Mapping[str, str]) -> Channel:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a plug-in raises while it loads is told as one line
-        raise ConfigurationError(SETTING, f"{name} does not load: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(SETTING, f"{name} does not load: {_in_one_line(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ConfigurationError(SETTING, f"{name}: the module {module_name} has no {attribute}")
@@ -50,7 +50,7 @@ def _load(name: str, environ: Mapping[str, str]) -> Channel:
     except ConfigurationError:
         raise
     except Exception as error:  # likewise
-        raise ConfigurationError(SETTING, f"{name} raised {type(error).__name__}: {error}") from error
+        raise ConfigurationError(SETTING, f"{name} raised {_in_one_line(error)}") from error
     missing = [
         part
         for part in ("name", "blocks", "addresses", "open", "send", "close")
@@ -59,3 +59,7 @@ def _load(name: str, environ: Mapping[str, str]) -> Channel:
     if missing:
         raise ConfigurationError(SETTING, f"{name} gives no channel: it has no {', '.join(missing)}")
     return channel
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

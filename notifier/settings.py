@@ -25,7 +25,7 @@ def parse_duration(text: object) -> timedelta:
     """`500ms`, `5s`, `10m`, `2h`, `2d`, `1w`. Raises ValueError."""
     if isinstance(text, timedelta):
         return text
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)(ms|s|m|h|d|w)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)(ms|s|m|h|d|w)", str(text).strip())
     if not match:
         raise PydanticCustomError("duration", "is not a duration such as 500ms, 5s, 10m, 2h or 2d")
     return timedelta(**{_UNITS[match[2]]: float(match[1])})
@@ -89,11 +89,12 @@ def load(environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
-        raise ConfigurationError(PREFIX + str(first["loc"][0]).upper(), first["msg"]) from None
+        reason = re.sub(r"datetime\.timedelta\(seconds=(\d+)\)", r"\1s", first["msg"])
+        raise ConfigurationError(PREFIX + str(first["loc"][0]).upper(), reason) from None
     check_url(settings.redis_url)
     for admin in settings.admins:
         try:
             parse_to(admin.encode())
         except InvalidRecipient as error:
-            raise ConfigurationError("NOTIFIER_ADMINS", f"{admin}: {error.reason}") from None
+            raise ConfigurationError("NOTIFIER_ADMINS", f"{admin!r} {error.reason}") from None
     return settings
