@@ -7,7 +7,8 @@ is only asked for here; the committer brings it to the server, and until then th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -15,40 +16,29 @@ from typing import Protocol
 import structlog
 
 from notifier import metrics
-from notifier.breaker import Breaker
 from notifier.broker.connection import translate
 from notifier.broker.consumer import Batch, Consumer
-from notifier.broker.entries import DELIVERY_FIELDS, FAILURE_FIELDS, MalformedEntry, Message, values
+from notifier.broker.entries import DELIVERY_FIELDS, MalformedEntry, Message, values
 from notifier.broker.line import Command
 from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, execute, run_all, script
 from notifier.channel import (
     Channel,
-    ChannelUnavailable,
-    Delivery,
     DeliveryError,
-    PermanentFailure,
     Sent,
-    TransientFailure,
 )
-from notifier.dead_letters import Failure, Graveyard, split
-from notifier.errors import BrokerError, Fenced, InvalidInput, TemplateError
-from notifier.event import EventBody, Recipient
+from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
+from notifier.errors import BrokerError, Fenced
 from notifier.inbox import encode_entry
 from notifier.keys import Keys
 from notifier.lanes import Lane, Lanes
 from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
-from notifier.redaction import redacted
+from notifier.sending import ACTIVE, EXPIRED, Render, Sender, about, error_name
 
 log = structlog.get_logger(__name__)
 
-Render = Callable[[str, EventBody, Recipient], Mapping[str, str]]
-
 _LANE_ITEMS = 16  # of a parked lane's list, how many come into hand at once
-_ACTIVE = (State.LIVE, State.RECOVERING)
-_NOTHING: Mapping[str, str] = {}
-_EXPIRED = Sent("expired")
 
 
 class Policy(Protocol):
@@ -83,28 +73,22 @@ class Deliveries:
         self._keys = keys
         self._consumer = consumer
         self._channel = channel
-        self._render = render
         self._policy = policy
         self._graveyard = graveyard
         self._concurrency = limits.concurrency
-        self._send_timeout = limits.send_timeout.total_seconds()
+        self._sender = Sender(consumer.queue, channel, render, limits.send_timeout)
         self._hold_ms = int(limits.lane_hold / timedelta(milliseconds=1))
         self._inbox_limit = limits.inbox
         self._lanes = Lanes()
-        self._stopped: dict[Partition, asyncio.Event] = {}
-        self._delivered = metrics.DELIVERED.labels(channel.name)
-        self._latency = metrics.LATENCY.labels(channel.name)
-        self.breaker = Breaker(changed=self._breaker_changed)
+        self._delivered = metrics.DELIVERIES.channel(channel.name)
+        self._tells_deliveries = _is_enabled_for_debug()
 
     async def run(self) -> None:
         """Runs the runners until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sender.run())
             for _ in range(self._concurrency):
                 tasks.create_task(self._runner())
-
-    def _breaker_changed(self, is_open: bool) -> None:
-        metrics.BREAKER_OPEN.labels(self._channel.name).set(int(is_open))
-        log.warning("breaker_opened" if is_open else "breaker_closed", queue=self._consumer.queue)
 
     # What comes in.
 
@@ -114,7 +98,7 @@ class Deliveries:
         ]
         parked = await self._parked_lanes(usable)
         for partition, messages in usable:
-            if partition.state not in _ACTIVE:
+            if partition.state not in ACTIVE:
                 continue
             for message in messages:
                 self._enlist(partition, message, parked.get(partition, ()))
@@ -123,7 +107,7 @@ class Deliveries:
     def _usable(self, partition: Partition, message: Message) -> bool:
         """Reads the fields; what is unreadable, or has outlived too many owners, is dead-lettered."""
         try:
-            if tuple(message.fields[0 : 2 * len(FAILURE_FIELDS) : 2]) == FAILURE_FIELDS:
+            if is_dead_letter(message.fields):
                 failure, message.fields = split(message.fields)
                 message.attempts, message.first_ms = failure.attempts, failure.first_ms
             message.values = values(message.fields, DELIVERY_FIELDS)
@@ -197,7 +181,7 @@ class Deliveries:
             _, next_due, rows = reply
             partition.next_due(next_due, seen)
             for lane, owners, waiting, *items in rows:
-                if partition.state in _ACTIVE and self._lanes.find(partition, lane) is None:
+                if partition.state in ACTIVE and self._lanes.find(partition, lane) is None:
                     self._take_lane(partition, lane, owners, waiting, items)
         self._lanes.wake()
 
@@ -214,16 +198,11 @@ class Deliveries:
     # Leaving.
 
     async def drain(self, partition: Partition) -> None:
-        while partition.running:
-            self._stopped[partition] = asyncio.Event()
-            await self._stopped[partition].wait()
-        self._stopped.pop(partition, None)
+        await self._sender.stopped(partition)
         self._lanes.drop(partition)
 
     def forget(self, partition: Partition) -> None:
         self._lanes.drop(partition)
-        if stopped := self._stopped.get(partition):
-            stopped.set()
 
     # Sending.
 
@@ -234,7 +213,7 @@ class Deliveries:
             partition = lane.partition
             if not partition.is_ours and not await partition.wait_until_ours():
                 continue
-            if partition.state in _ACTIVE:
+            if partition.state in ACTIVE:
                 await self._work(partition, lane)
                 handled += 1
                 if handled % 64 == 0:  # a channel that never waits must not keep the loop to itself
@@ -247,79 +226,20 @@ class Deliveries:
                 partition, lane, message, _poison(message, partition.server_ms()), suppress=False
             )
             return
-        outcome = await self._attempt(partition, message)
+        outcome = await self._sender.attempt(partition, message)
         if outcome is None or partition.state is State.LOST:
             return
-        if outcome is _EXPIRED:
+        if outcome is EXPIRED:
             metrics.SKIPPED.labels("expired").inc()
-            log.info("delivery_expired", **_about(self._consumer.queue, message))
-            self._finish(partition, lane, message, _EXPIRED)
+            log.info("delivery_expired", **about(self._consumer.queue, message))
+            self._finish(partition, lane, message, outcome)
         elif isinstance(outcome, Sent):
-            self._delivered.inc()
-            self._latency.observe(max(0, partition.server_ms() - int(message.values[8])) / 1000)
-            log.debug("delivered", answer=outcome.answer, **_about(self._consumer.queue, message))
+            self._delivered.observe(max(0, partition.server_ms() - int(message.values[8])))
+            if self._tells_deliveries:
+                log.debug("delivered", answer=outcome.answer, **about(self._consumer.queue, message))
             self._finish(partition, lane, message, outcome)
         else:
             self._failed(partition, lane, message, outcome)
-
-    async def _attempt(self, partition: Partition, message: Message) -> Sent | DeliveryError | None:
-        """One attempt. None: there was none, because the partition went away while the channel was down."""
-        while True:
-            is_probe = False
-            if self.breaker.is_open:
-                is_probe = await self.breaker.admitted()
-                await partition.wait_until_ours()
-            expired = _has_expired(message, partition.server_ms())
-            if partition.state not in _ACTIVE or expired:
-                if is_probe:
-                    self.breaker.abandoned()
-                return _EXPIRED if expired else None
-            partition.running += 1
-            try:
-                outcome = await self._send(message)
-            finally:
-                partition.running -= 1
-                if not partition.running and partition in self._stopped:
-                    self._stopped[partition].set()
-            if isinstance(outcome, _Unrenderable):  # which says nothing of the provider
-                if is_probe:
-                    self.breaker.abandoned()
-                return outcome
-            if not isinstance(outcome, ChannelUnavailable):
-                self.breaker.worked()
-                return outcome
-            metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
-            log.warning(
-                "channel_unavailable", queue=self._consumer.queue, reason=str(outcome), answer=outcome.answer
-            )
-            self.breaker.unavailable(outcome.retry_after)
-
-    async def _send(self, message: Message) -> Sent | DeliveryError:
-        try:
-            delivery = _delivery(self._channel.name, message)
-            content = _NOTHING
-            if self._channel.blocks:
-                content = self._render(self._channel.name, delivery.event, delivery.recipient)
-            sent = await _within(self._send_timeout, self._channel.send(delivery, content))
-            if not isinstance(sent, Sent):
-                raise TypeError(f"send returned {type(sent).__name__}, not Sent")
-            return sent
-        except DeliveryError as failure:
-            return failure
-        except TemplateError as error:
-            return _Unrenderable(str(error))
-        except InvalidInput as error:
-            return PermanentFailure(f"the entry does not hold an event: {error}")
-        except TimeoutError:
-            return TransientFailure(f"no outcome within {self._send_timeout:g} s")
-        except (Exception, asyncio.CancelledError) as error:
-            # A channel's bug is an outcome too: retried, then dead-lettered. A future of its own that was
-            # cancelled is such a bug; that somebody cancels us is not.
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                raise
-            log.exception("channel_raised", **_about(self._consumer.queue, message))
-            return TransientFailure(f"{type(error).__name__}: {error}")
 
     # What follows.
 
@@ -348,21 +268,19 @@ class Deliveries:
         self._consumer.commit(partition)
 
     def _failed(self, partition: Partition, lane: Lane, message: Message, failure: DeliveryError) -> None:
-        about = _about(self._consumer.queue, message)
+        line = about(self._consumer.queue, message)
         message.attempts += 1
         now = partition.server_ms()
         message.first_ms = message.first_ms or now
-        metrics.FAILED.labels(self._channel.name, type(failure).__name__.lstrip("_")).inc()
+        metrics.FAILED.labels(self._channel.name, error_name(failure)).inc()
         decision = self._policy.decide(failure, message.attempts)
         if isinstance(decision, Retry):
             delay_ms = int(decision.delay / timedelta(milliseconds=1))
-            log.info(
-                "delivery_parked", reason=str(failure), answer=failure.answer, delay_ms=delay_ms, **about
-            )
+            log.info("delivery_parked", reason=str(failure), answer=failure.answer, delay_ms=delay_ms, **line)
             self._park(partition, lane, message, now + delay_ms)
         else:
             record = Failure(
-                _error_name(failure), str(failure), failure.answer, message.attempts, message.first_ms, now
+                error_name(failure), str(failure), failure.answer, message.attempts, message.first_ms, now
             )
             self._dead_letter(partition, lane, message, record, suppress=decision.suppress)
 
@@ -390,7 +308,8 @@ class Deliveries:
             field = suppression_field(self._channel.name, rid, key)
             reason = encode_suppression(failure.answer or failure.reason, failure.last_ms)
             commands.append(("HSET", self._keys.suppressed(partition.number), field, reason))
-        self._graveyard.tell(failure, **_about(self._consumer.queue, message), suppressed=suppress)
+        line = about(self._consumer.queue, message) | {"attempt": failure.attempts}
+        self._graveyard.tell(failure, **line, suppressed=suppress)
         self._take_off(partition, lane, message, commands)
 
     def _bury(self, partition: Partition, message: Message, failure: Failure) -> None:
@@ -401,22 +320,6 @@ class Deliveries:
         self._consumer.commit(partition)
 
 
-class _Unrenderable(PermanentFailure):
-    """The template's fault: mended templates mend what waits in the DLQ."""
-
-
-def _error_name(failure: DeliveryError) -> str:
-    return "TemplateError" if isinstance(failure, _Unrenderable) else type(failure).__name__
-
-
-def _delivery(channel: str, message: Message) -> Delivery:
-    _, event_id, kind, event, _, to, key, address, accepted, _ = message.values
-    return Delivery(
-        channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
-        int(accepted), message.attempts + 1,
-    )  # fmt: skip
-
-
 def _failure(error: str, reason: str, message: Message, now_ms: int) -> Failure:
     return Failure(error, reason, "", message.attempts, message.first_ms or now_ms, now_ms)
 
@@ -425,23 +328,7 @@ def _poison(message: Message, now_ms: int) -> Failure:
     return _failure("Poison", f"outlived {message.deliveries - 1} workers", message, now_ms)
 
 
-def _has_expired(message: Message, now_ms: int) -> bool:
-    expires = message.values[9]
-    return bool(expires) and int(expires) <= now_ms
-
-
-def _about(queue: str, message: Message) -> dict[str, str | int]:
-    """What a log line says of a message: no address, no name, nothing of the recipient but a digest."""
-    _, event_id, kind, _, rid, *_ = message.values
-    return {
-        "queue": queue,
-        "event_id": event_id.decode(errors="replace"),
-        "type": kind.decode(errors="replace"),
-        "recipient": redacted(rid),
-        "attempt": message.attempts + 1,
-    }
-
-
-async def _within(seconds: float, sending: Awaitable[Sent]) -> Sent:
-    async with asyncio.timeout(seconds):
-        return await sending
+def _is_enabled_for_debug() -> bool:
+    # Asked once: even to build the line of each delivery and not write it would cost more than the rest.
+    is_enabled_for = getattr(log.bind(), "is_enabled_for", None)
+    return is_enabled_for is None or bool(is_enabled_for(logging.DEBUG))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from notifier.broker import meta
 from notifier.broker.connection import connect, connect_sync
@@ -39,7 +39,6 @@ DEDUP_WINDOW: Final = timedelta(hours=24)
 BACKLOG_LIMIT: Final = 100_000
 
 _MAX_CALL_ENTRIES = 200  # a script runs alone in the server: a millisecond or two, not more
-_MAX_CALL_BYTES = 1 << 20
 _MAX_ROUND_BYTES = 8 << 20
 
 
@@ -57,8 +56,11 @@ class Accepted:
         return len(self.duplicates) == len(self.recipients)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+_Encoded = tuple[Event, bytes, list[bytes]]
+"""An event that is checked, its body, and one `to` for each recipient."""
+
+
+class _Entry(NamedTuple):
     """One event for one recipient, as it goes to the server."""
 
     event: int
@@ -118,7 +120,9 @@ class _Core:
         self._keys = meta.keys(self._namespace, self._partitions, replies[0])
         return self._keys
 
-    def _rounds(self, keys: Keys, events: Sequence[Event]) -> Iterator[tuple[list[Call], list[list[_Entry]]]]:
+    def _rounds(
+        self, keys: Keys, events: Sequence[_Encoded]
+    ) -> Iterator[tuple[list[Call], list[list[_Entry]]]]:
         """The calls of one round trip after the other, with the entries of each call."""
         round_: dict[int, list[list[_Entry]]] = {}
         round_bytes = 0
@@ -128,19 +132,15 @@ class _Core:
                 yield self._round(keys, round_)
                 round_, round_bytes = {}, 0
             chunks = round_.setdefault(entry.partition, [[]])
-            if (
-                len(chunks[-1]) >= _MAX_CALL_ENTRIES
-                or sum(len(e.body) for e in chunks[-1][-8:]) > _MAX_CALL_BYTES
-            ):
+            if len(chunks[-1]) >= _MAX_CALL_ENTRIES:
                 chunks.append([])
             chunks[-1].append(entry)
             round_bytes += size
         if round_:
             yield self._round(keys, round_)
 
-    def _entries(self, keys: Keys, events: Sequence[Event]) -> Iterator[_Entry]:
-        for number, event in enumerate(events):
-            body, tos = event.encode()
+    def _entries(self, keys: Keys, events: Sequence[_Encoded]) -> Iterator[_Entry]:
+        for number, (event, body, tos) in enumerate(events):
             due = int(event.deliver_at.timestamp() * 1000) if event.deliver_at else ""
             for recipient, to in zip(event.everyone(), tos, strict=True):
                 partition = keys.partition_of(recipient.id)
@@ -203,28 +203,25 @@ class _Core:
             )
 
 
-def _checked(sources: Iterable[Source]) -> list[Event]:
-    events = []
+def _checked(sources: Iterable[Source]) -> list[_Encoded]:
+    encoded = []
     for number, source in enumerate(sources):
         try:
-            event = parse_event(source)
-            event.encode()
+            encoded.append(_one(source))
         except InvalidEvent as error:
             raise InvalidEvent(f"events[{number}].{error.field}", error.reason) from None
-        events.append(event)
-    return events
+    return encoded
 
 
-def _one(source: Source) -> Event:
+def _one(source: Source) -> _Encoded:
     event = parse_event(source)
-    event.encode()
-    return event
+    return event, *event.encode()
 
 
-def _accepted(events: Sequence[Event], duplicates: Mapping[int, list[str]]) -> list[Accepted]:
+def _accepted(events: Sequence[_Encoded], duplicates: Mapping[int, list[str]]) -> list[Accepted]:
     return [
         Accepted(event.id, tuple(recipient.id for recipient in event.everyone()), tuple(duplicates[number]))
-        for number, event in enumerate(events)
+        for number, (event, _, _) in enumerate(events)
     ]
 
 
@@ -254,7 +251,7 @@ class Publisher(_Core):
         """
         return self._publish(_checked(events))
 
-    def _publish(self, events: Sequence[Event]) -> list[Accepted]:
+    def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._open()
         duplicates: dict[int, list[str]] = {number: [] for number in range(len(events))}
         for calls, chunks in self._rounds(keys, events):
@@ -292,7 +289,7 @@ class AsyncPublisher(_Core):
         """Adds events in order; see `Publisher.publish_many`."""
         return await self._publish(_checked(events))
 
-    async def _publish(self, events: Sequence[Event]) -> list[Accepted]:
+    async def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._opened(await run_all(self._client, *self._first_calls()))
         duplicates: dict[int, list[str]] = {number: [] for number in range(len(events))}
         for calls, chunks in self._rounds(keys, events):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from notifier.catalogue import EventKind
 from notifier.channel import Address, Channel
-from notifier.event import EventBody, Recipient, encode_recipient
+from notifier.event import EventBody, Recipient
 
 EVERY = "*"
 
@@ -69,4 +70,6 @@ def view(recipient: Recipient) -> bytes:
         for name in ("name", "locale", "time_zone")
         if (value := getattr(recipient, name)) is not None
     }
-    return encode_recipient(Recipient.model_construct({"id", *seen}, id=recipient.id, **seen))
+    if not seen and not recipient.id.startswith("{"):
+        return recipient.id.encode()
+    return json.dumps({"id": recipient.id, **seen}, ensure_ascii=False).encode()

@@ -7,8 +7,8 @@ caller knows whether running it again is harmless. Replies are RESP2 and raw byt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,9 +74,15 @@ def _options(timeout: timedelta, connections: int) -> dict[str, Any]:
     }
 
 
-class _CancellableSend:
-    """Redis-py sends under asyncio.wait_for, which before Python 3.12 can swallow the cancellation of the
-    task (bpo-37658); a worker that is told to stop would then go on."""
+class _FastConnection:
+    """What redis-py's asyncio connection lacks.
+
+    It packs commands in Python; hiredis does it in C. And it sends under asyncio.wait_for, which before
+    Python 3.12 can swallow the cancellation of the task (bpo-37658): a worker that is told to stop would
+    go on.
+    """
+
+    socket_timeout: float | None
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         timeout, self.socket_timeout = self.socket_timeout, None
@@ -86,11 +92,32 @@ class _CancellableSend:
         finally:
             self.socket_timeout = timeout
 
-    socket_timeout: float | None
+    def pack_command(self, *words: Any) -> list[bytes]:
+        return self.pack_commands([words])
+
+    def pack_commands(self, commands: Iterable[Sequence[Any]]) -> list[bytes]:
+        return [b"".join([_pack(command) for command in commands])]
 
 
-def _cancellable(connection_class: type) -> type:
-    return type(connection_class.__name__, (_CancellableSend, connection_class), {})
+def _pack(command: Sequence[Any]) -> bytes:
+    """One command in RESP. The name may be two words, such as SCRIPT LOAD."""
+    name, *rest = command
+    words = (*name.split(), *rest) if isinstance(name, str) else command
+    return _pack_words(tuple(words))
+
+
+def _pack_plainly(words: tuple[Any, ...]) -> bytes:
+    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded)])
+
+
+_pack_words: Callable[[tuple[Any, ...]], bytes] = _pack_plainly
+with suppress(ImportError):  # comes with the extra `service`
+    from hiredis import pack_command as _pack_words
+
+
+def _fast(connection_class: type) -> type:
+    return type(connection_class.__name__, (_FastConnection, connection_class), {})
 
 
 def connect(
@@ -103,7 +130,7 @@ def connect(
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         check_url(url), retry=AsyncRetry(NoBackoff(), 0), **_options(timeout, connections)
     )
-    pool.connection_class = _cancellable(pool.connection_class)
+    pool.connection_class = _fast(pool.connection_class)
     return redis.asyncio.Redis.from_pool(pool)
 
 

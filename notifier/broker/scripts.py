@@ -78,7 +78,7 @@ async def run_all(caller: Caller, calls: Sequence[Call], then: Command = ()) -> 
     replies = await execute(caller, _commands(calls, then))
     if again := _unknown(replies):
         needed = {calls[i].script.sha: calls[i].script.source for i in again}
-        await execute(caller, [("SCRIPT LOAD", source) for source in needed.values()])
+        await execute(caller, [("SCRIPT", "LOAD", source) for source in needed.values()])
         _put(replies, again, await execute(caller, _commands([calls[i] for i in again], then)))
     return [_typed(reply) for reply in replies]
 
@@ -99,7 +99,7 @@ def run_all_sync(client: redis.Redis, calls: Sequence[Call], then: Command = ())
     replies = _execute_sync(client, _commands(calls, then))
     if again := _unknown(replies):
         needed = {calls[i].script.sha: calls[i].script.source for i in again}
-        _execute_sync(client, [("SCRIPT LOAD", source) for source in needed.values()])
+        _execute_sync(client, [("SCRIPT", "LOAD", source) for source in needed.values()])
         _put(replies, again, _execute_sync(client, _commands([calls[i] for i in again], then)))
     return [_typed(reply) for reply in replies]
 

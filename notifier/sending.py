@@ -1,0 +1,178 @@
+"""One attempt at a delivery: render, send, and what came of it, behind the channel's breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+import structlog
+
+from notifier import metrics
+from notifier.breaker import Breaker
+from notifier.broker.entries import Message
+from notifier.broker.partition import Partition, State
+from notifier.channel import (
+    Channel,
+    ChannelUnavailable,
+    Delivery,
+    DeliveryError,
+    PermanentFailure,
+    Sent,
+    TransientFailure,
+)
+from notifier.errors import InvalidInput, TemplateError
+from notifier.event import EventBody, Recipient
+from notifier.redaction import redacted
+
+log = structlog.get_logger(__name__)
+
+Render = Callable[[str, EventBody, Recipient], Mapping[str, str]]
+
+ACTIVE = (State.LIVE, State.RECOVERING)
+EXPIRED = Sent("expired")
+_NOTHING: Mapping[str, str] = {}
+
+
+class Unrenderable(PermanentFailure):
+    """The template's fault, not the provider's: a mended template mends what waits in the DLQ."""
+
+
+class Sender:
+    """Sends for one queue. `run` must be running: it ends sends that take too long."""
+
+    def __init__(self, queue: str, channel: Channel, render: Render, timeout: timedelta) -> None:
+        self.breaker = Breaker(changed=self._breaker_changed)
+        self._queue = queue
+        self._channel = channel
+        self._render = render
+        self._timeout = timeout.total_seconds()
+        # When each send that is under way began. One task looks at all of them, because a timer for each
+        # costs more than a send that is quick.
+        self._began: dict[asyncio.Task[object], float] = {}
+        self._overdue: set[asyncio.Task[object]] = set()
+        self._stopped: dict[Partition, asyncio.Event] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._timeout / 20)
+            late = time.monotonic() - self._timeout
+            for task in [task for task, began in self._began.items() if began < late]:
+                if task not in self._overdue:
+                    self._overdue.add(task)
+                    task.cancel()
+
+    async def stopped(self, partition: Partition) -> None:
+        """Returns when nothing of this partition is being sent."""
+        while partition.running:
+            self._stopped[partition] = asyncio.Event()
+            await self._stopped[partition].wait()
+        self._stopped.pop(partition, None)
+
+    async def attempt(self, partition: Partition, message: Message) -> Sent | DeliveryError | None:
+        """What came of one attempt. EXPIRED: it was too late for one. None: there was none, because the
+        partition went away while the channel was down."""
+        while True:
+            is_probe = False
+            if self.breaker.is_open:
+                is_probe = await self.breaker.admitted()
+                await partition.wait_until_ours()
+            expires = message.values[9]
+            expired = expires and int(expires) <= partition.server_ms()
+            if partition.state not in ACTIVE or expired:
+                if is_probe:
+                    self.breaker.abandoned()
+                return EXPIRED if expired else None
+            partition.running += 1
+            try:
+                outcome = await self._send(message)
+            finally:
+                partition.running -= 1
+                if not partition.running and partition in self._stopped:
+                    self._stopped[partition].set()
+            if isinstance(outcome, Unrenderable):  # which says nothing of the provider
+                if is_probe:
+                    self.breaker.abandoned()
+                return outcome
+            if not isinstance(outcome, ChannelUnavailable):
+                self.breaker.worked()
+                return outcome
+            self._unavailable(outcome)
+
+    async def _send(self, message: Message) -> Sent | DeliveryError:
+        task = asyncio.current_task()
+        assert task is not None
+        self._began[task] = time.monotonic()
+        try:
+            delivery = _delivery(self._channel.name, message)
+            content = _NOTHING
+            if self._channel.blocks:
+                content = self._render(self._channel.name, delivery.event, delivery.recipient)
+            sent = await self._channel.send(delivery, content)
+            if not isinstance(sent, Sent):
+                raise TypeError(f"send returned {type(sent).__name__}, not Sent")
+            return sent
+        except DeliveryError as failure:
+            return failure
+        except TemplateError as error:
+            return Unrenderable(str(error))
+        except InvalidInput as error:
+            return PermanentFailure(f"the entry does not hold an event: {error}")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
+            return self._raised(error, task, message)
+        finally:
+            del self._began[task]
+            if task in self._overdue:  # the channel answered in the same moment, or swallowed it
+                self._overdue.discard(task)
+                task.uncancel()
+
+    def _raised(
+        self, error: Exception | asyncio.CancelledError, task: asyncio.Task[object], message: Message
+    ) -> TransientFailure:
+        """A channel's bug is an outcome too: retried, then dead-lettered. A future of its own that was
+        cancelled is such a bug; that somebody cancels us is not."""
+        if isinstance(error, asyncio.CancelledError):
+            if task in self._overdue:
+                self._overdue.discard(task)
+                if task.uncancel() == 0:
+                    return TransientFailure(f"no outcome within {self._timeout:g} s")
+            if task.cancelling():
+                raise error
+        log.error("channel_raised", exc_info=error, **about(self._queue, message))
+        return TransientFailure(f"{type(error).__name__}: {error}")
+
+    def _unavailable(self, outcome: ChannelUnavailable) -> None:
+        metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
+        log.warning("channel_unavailable", queue=self._queue, reason=str(outcome), answer=outcome.answer)
+        self.breaker.unavailable(outcome.retry_after)
+
+    def _breaker_changed(self, is_open: bool) -> None:
+        metrics.BREAKER_OPEN.labels(self._channel.name).set(int(is_open))
+        log.warning("breaker_opened" if is_open else "breaker_closed", queue=self._queue)
+
+
+def error_name(failure: DeliveryError) -> str:
+    """What the failure is called in the DLQ and in metrics."""
+    return "TemplateError" if isinstance(failure, Unrenderable) else type(failure).__name__
+
+
+def about(queue: str, message: Message) -> dict[str, str | int]:
+    """What a log line says of a message: no address, no name, nothing of the recipient but a digest."""
+    _, event_id, kind, _, rid, *_ = message.values
+    return {
+        "queue": queue,
+        "event_id": event_id.decode(errors="replace"),
+        "type": kind.decode(errors="replace"),
+        "recipient": redacted(rid),
+        "attempt": message.attempts + 1,
+    }
+
+
+def _delivery(channel: str, message: Message) -> Delivery:
+    _, event_id, kind, event, _, to, key, address, accepted, _ = message.values
+    return Delivery(
+        channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
+        int(accepted), message.attempts + 1,
+    )  # fmt: skip
