@@ -100,6 +100,8 @@ def _guarded(arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
+    except SystemExit as ended:  # rich and typer end like this when nobody reads stdout any more
+        return ended.code if isinstance(ended.code, int) else 1
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - told as one line, and whoever asks for it gets the traceback
@@ -121,6 +123,9 @@ def _told(error: Exception) -> tuple[int, str]:
         return 1, f"notifier: NOTIFIER_REDIS_URL: {error}"
     if isinstance(error, NotifierError):
         return 1, f"notifier: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return 1, f"notifier: {where}{error.strerror}"
     return 1, f"notifier: {type(error).__name__}: {error} (NOTIFIER_LOG_LEVEL=debug shows where)"
 
 

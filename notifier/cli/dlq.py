@@ -50,7 +50,7 @@ StateOption = Annotated[
     typer.Option(metavar="dlq|dead|all", help="Those that wait for their second try, or those that gave up."),
 ]
 IdsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids as `list` shows them.", show_default=False)
+    list[str] | None, typer.Argument(metavar="ID", help="Ids as `list` shows them.", show_default=False)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every one; needed when nothing else selects.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only count what it would be.")]

@@ -120,7 +120,9 @@ class _Run:
         except BrokerError as error:
             self.repeat_from = lines[0].number
             setting = "NOTIFIER_REDIS_URL: " if isinstance(error, BrokerUnavailable) else ""
-            raise CommandFailed(f"notifier: {setting}{error}; {self._how_to_go_on(lines)}") from error
+            raise CommandFailed(
+                f"notifier: {setting}{str(error).rstrip('.')}; {self._how_to_go_on(lines)}"
+            ) from error
         for one in accepted:
             self._count(one)
         self.next_line = lines[-1].number + 1

@@ -15,6 +15,8 @@ from notifier.cli.context import read_settings
 if TYPE_CHECKING:
     from notifier.settings import Settings
 
+_TOLD = 5  # problems of templates that are told at the start
+
 
 def worker(
     roles: Annotated[
@@ -49,14 +51,20 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop, number)
     channels = open_channels(settings, os.environ)
     templates = open_templates(settings, channels)
-    for problem in templates.problems:
-        log.error("template_broken", template=problem.template, line=problem.line, reason=problem.reason)
+    if problems := templates.problems:
+        told = [str(problem) for problem in problems[:_TOLD]]
+        log.warning(
+            "templates_have_problems", count=len(problems), problems=told, see="notifier templates check"
+        )
     async with open_runtime(settings) as runtime, open_worker(runtime, channels, templates, roles) as served:
         try:
             await served.run(stop)
         except NotifierError:
             raise
-        except Exception:  # a task crashed: its traceback is in the log, and the supervisor starts us again
+        except (
+            Exception,
+            BaseExceptionGroup,
+        ):  # a task crashed; the supervisor reads the log, and starts us again
             log.exception("worker_crashed", worker=served.name)
             return 1
     return 0
