@@ -18,7 +18,7 @@ import structlog
 from notifier import metrics
 from notifier.broker.connection import translate
 from notifier.broker.consumer import Batch, Consumer
-from notifier.broker.entries import DELIVERY_FIELDS, MalformedEntry, Message, values
+from notifier.broker.entries import DeliveryEntry, MalformedEntry, Message
 from notifier.broker.line import Command
 from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, execute, run_all, script
@@ -110,14 +110,13 @@ class Deliveries:
             if is_dead_letter(message.fields):
                 failure, message.fields = split(message.fields)
                 message.attempts, message.first_ms = failure.attempts, failure.first_ms
-            message.values = values(message.fields, DELIVERY_FIELDS)
-            int(message.values[8]), int(message.values[9] or 0)
+            message.entry = DeliveryEntry.of(message.fields)
         except (MalformedEntry, ValueError) as error:
             self._bury(
                 partition, message, _failure("MalformedEntry", str(error), message, partition.server_ms())
             )
             return False
-        message.lane = message.values[4] + b"/" + message.values[6]
+        message.lane = message.entry.recipient + b"/" + message.entry.key
         if message.deliveries > MAX_OWNERS:
             self._bury(partition, message, _poison(message, partition.server_ms()))
             return False
@@ -191,7 +190,7 @@ class Deliveries:
         # Whoever died over this lane died over its head.
         messages = [Message.from_parked(item, key, owners if i == 0 else 1) for i, item in enumerate(items)]
         for message in messages:
-            message.values = values(message.fields, DELIVERY_FIELDS)
+            message.entry = DeliveryEntry.of(message.fields)
             self._consumer.take_in_hand(partition, message)
         self._lanes.add_parked(partition, key, messages, waiting - len(items))
 
@@ -209,7 +208,10 @@ class Deliveries:
     async def _runner(self) -> None:
         handled = 0
         while True:
-            lane = await self._lanes.take()
+            lane = self._lanes.take()
+            if lane is None:
+                await self._lanes.wait()
+                continue
             partition = lane.partition
             if not partition.is_ours and not await partition.wait_until_ours():
                 continue
@@ -234,7 +236,7 @@ class Deliveries:
             log.info("delivery_expired", **about(self._consumer.queue, message))
             self._finish(partition, lane, message, outcome)
         elif isinstance(outcome, Sent):
-            self._delivered.observe(max(0, partition.server_ms() - int(message.values[8])))
+            self._delivered.observe(max(0, partition.server_ms() - int(message.entry.accepted_ms)))
             if self._tells_deliveries:
                 log.debug("delivered", answer=outcome.answer, **about(self._consumer.queue, message))
             self._finish(partition, lane, message, outcome)
@@ -246,7 +248,7 @@ class Deliveries:
     def _finish(self, partition: Partition, lane: Lane, message: Message, sent: Sent) -> None:
         commands: list[Command] = []
         if sent.inbox is not None:
-            prefix = self._keys.inbox(message.values[4].decode())
+            prefix = self._keys.inbox(message.entry.recipient.decode())
             entry = sent.inbox
             commands.append(
                 ("INBOX.ADD", prefix, entry.id, entry.created_ms, encode_entry(entry), self._inbox_limit)
@@ -302,9 +304,9 @@ class Deliveries:
     def _dead_letter(
         self, partition: Partition, lane: Lane, message: Message, failure: Failure, *, suppress: bool
     ) -> None:
-        commands = self._graveyard.commands(partition.number, message.values[2], failure, message.fields)
+        commands = self._graveyard.commands(partition.number, message.entry.type, failure, message.fields)
         if suppress:
-            rid, key = message.values[4].decode(), message.values[6].decode()
+            rid, key = message.entry.recipient.decode(), message.entry.key.decode()
             field = suppression_field(self._channel.name, rid, key)
             reason = encode_suppression(failure.answer or failure.reason, failure.last_ms)
             commands.append(("HSET", self._keys.suppressed(partition.number), field, reason))
@@ -314,7 +316,7 @@ class Deliveries:
 
     def _bury(self, partition: Partition, message: Message, failure: Failure) -> None:
         """Dead-letters an entry that never got into a lane."""
-        kind = message.values[2] if message.values else b""
+        kind = message.entry.type
         partition.move(message.id, self._graveyard.commands(partition.number, kind, failure, message.fields))
         self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
         self._consumer.commit(partition)

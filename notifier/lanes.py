@@ -24,7 +24,7 @@ class Lane:
     def __init__(self, partition: Partition, key: bytes) -> None:
         self.partition = partition
         self.key = key
-        self.waiting: deque[Message] = deque()
+        self.waiting: list[Message] = []  # most lanes hold one message, for which a deque is large
         self.parked = False
         self.behind = 0
 
@@ -60,7 +60,7 @@ class Lanes:
 
     def next(self, lane: Lane) -> None:
         """The lane's first message is dealt with: the lane is ready for the next, or gone."""
-        lane.waiting.popleft()
+        del lane.waiting[0]
         if lane.waiting:
             self._ready.append(lane)
         else:
@@ -84,15 +84,18 @@ class Lanes:
                 runner.set_result(None)
                 return
 
-    async def take(self) -> Lane:
-        """The next ready lane; waits for one."""
-        while True:
-            while self._ready:
-                lane = self._ready.popleft()
-                if lane.waiting:
-                    if self._ready:
-                        self.wake()
-                    return lane
-            runner = asyncio.get_running_loop().create_future()
-            self._idle.append(runner)
-            await runner
+    def take(self) -> Lane | None:
+        """The next ready lane, if there is one."""
+        while self._ready:
+            lane = self._ready.popleft()
+            if lane.waiting:
+                if self._ready and self._idle:
+                    self.wake()
+                return lane
+        return None
+
+    async def wait(self) -> None:
+        """Until a lane may be ready."""
+        runner = asyncio.get_running_loop().create_future()
+        self._idle.append(runner)
+        await runner

@@ -18,9 +18,11 @@ from notifier.broker.consumer import Batch, Consumer
 from notifier.broker.entries import (
     EVENT_FIELDS,
     WIRE_VERSION,
+    DeliveryEntry,
     MalformedEntry,
     Message,
     entry_ms,
+    heads,
     pack,
     values,
 )
@@ -36,7 +38,7 @@ from notifier.keys import EVENTS, GROUP, Keys
 from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
 from notifier.redaction import redacted
-from notifier.routing import Skip, route, view
+from notifier.routing import Route, Skip, route, view
 
 log = structlog.get_logger(__name__)
 
@@ -56,11 +58,12 @@ class _Event:
 
 @dataclass(slots=True)
 class _Work:
-    """One partition's part of a step: the arguments of its route script."""
+    """One partition's part of a step: the messages, and what follows from them for the route script."""
 
     partition: Partition
-    arguments: list[Argument] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    deliveries: list[Argument] = field(default_factory=list)
+    step: int = 0
 
 
 class Router:
@@ -96,6 +99,8 @@ class Router:
             for event, profile in zip(found, profiles.get(partition.number, ()), strict=True):
                 self._plan(work, event, profile, kinds[event.body.type])
             if work.messages:
+                partition.steps += 1
+                work.step = partition.steps
                 works.append(work)
         await self._send(works)
 
@@ -130,7 +135,7 @@ class Router:
         if is_dead_letter(message.fields):
             failure, message.fields = split(message.fields)
             message.attempts, message.first_ms = failure.attempts, failure.first_ms
-        message.values = version, to, body = values(message.fields, EVENT_FIELDS)
+        version, to, body = values(message.fields, EVENT_FIELDS)
         if version != WIRE_VERSION:
             raise MalformedEntry("v", f"wire format {version.decode(errors='replace')} is not known")
         return _Event(message, parse_body(body), parse_to(to), body)
@@ -158,29 +163,30 @@ class Router:
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         try:
             plan = route(body, recipient, kind, self._channels, now)
+            deliveries = self._heads(event, recipient, plan)
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
             log.exception("routing_raised", event_id=body.id, type=body.type)
             self._bury(work.partition, message, type(error).__name__, str(error), body.type)
             return
         for skip in plan.skips:
             self._tell_skip(skip, body, recipient.id)
-        arguments = work.arguments
-        arguments += (message.id, len(plan.deliveries))
         if plan.deliveries:
-            expires = int(body.expires_at.timestamp() * 1000) if body.expires_at else ""
-            accepted = entry_ms(message.id)
-            arguments += (
-                body.id,
-                body.type,
-                event.body_bytes,
-                recipient.id,
-                view(recipient),
-                accepted,
-                expires,
-            )
-            for channel, address in plan.deliveries:
-                arguments += (self._numbers[channel], address.key, address.value)
+            work.deliveries += (event.body_bytes, len(plan.deliveries))
+            work.deliveries += deliveries
         work.messages.append(message)
+
+    def _heads(self, event: _Event, recipient: Recipient, plan: Route) -> list[Argument]:
+        """Channel number and head of each delivery."""
+        body = event.body
+        expires = int(body.expires_at.timestamp() * 1000) if body.expires_at else ""
+        found = heads(
+            (body.id, body.type, recipient.id, view(recipient)),
+            entry_ms(event.message.id),
+            expires,
+            [(address.key, address.value) for _, address in plan.deliveries],
+        )
+        numbers = [self._numbers[channel] for channel, _ in plan.deliveries]
+        return [word for pair in zip(numbers, found, strict=True) for word in pair]
 
     def _tell_skip(self, skip: Skip, body: EventBody, recipient_id: str) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()
@@ -219,8 +225,10 @@ class Router:
             self._keys.suppressed(partition.number),
             *(self._keys.queue(name, partition.number) for name in self._channels),
         )
-        fixed: list[Argument] = [partition.lease.token, GROUP, len(self._channels), *self._channels]
-        return Call(script("route"), keys, fixed + work.arguments)
+        arguments: list[Argument] = [partition.lease.token, GROUP, work.step, len(self._channels)]
+        arguments += self._channels
+        arguments += (len(work.messages), *(message.id for message in work.messages), *work.deliveries)
+        return Call(script("route"), keys, arguments)
 
     def _settle(self, work: _Work, reply: list[bytes] | BrokerError) -> None:
         if isinstance(reply, Fenced):
@@ -230,9 +238,13 @@ class Router:
             raise reply
         self._consumer.put_back(work.partition, work.messages)
         metrics.ROUTED.inc(len(work.messages))
-        for entry, channel, _ in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
+        for channel, head in zip(reply[::2], reply[1::2], strict=True):
+            entry = DeliveryEntry.of((b"head", head, b"event", b""))
             metrics.SKIPPED.labels("suppressed").inc()
-            log.info("delivery_skipped", reason="suppressed", channel=channel.decode(), entry=entry.decode())
+            log.info(
+                "delivery_skipped", reason="suppressed", channel=channel.decode(),
+                event_id=entry.id.decode(), type=entry.type.decode(), recipient=redacted(entry.recipient),
+            )  # fmt: skip
 
     # What is due.
 

@@ -63,7 +63,7 @@ def wants(recipient: Recipient, category: str, channel: str) -> bool:
     return True
 
 
-def view(recipient: Recipient) -> bytes:
+def view(recipient: Recipient) -> str:
     """The recipient as templates see them, in the form of `to`: no address, no preference."""
     seen = {
         name: value
@@ -71,5 +71,5 @@ def view(recipient: Recipient) -> bytes:
         if (value := getattr(recipient, name)) is not None
     }
     if not seen and not recipient.id.startswith("{"):
-        return recipient.id.encode()
-    return json.dumps({"id": recipient.id, **seen}, ensure_ascii=False).encode()
+        return recipient.id
+    return json.dumps({"id": recipient.id, **seen}, ensure_ascii=False)

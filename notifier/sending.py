@@ -79,7 +79,7 @@ class Sender:
             if self.breaker.is_open:
                 is_probe = await self.breaker.admitted()
                 await partition.wait_until_ours()
-            expires = message.values[9]
+            expires = message.entry.expires_ms
             expired = expires and int(expires) <= partition.server_ms()
             if partition.state not in ACTIVE or expired:
                 if is_probe:
@@ -160,18 +160,18 @@ def error_name(failure: DeliveryError) -> str:
 
 def about(queue: str, message: Message) -> dict[str, str | int]:
     """What a log line says of a message: no address, no name, nothing of the recipient but a digest."""
-    _, event_id, kind, _, rid, *_ = message.values
+    entry = message.entry
     return {
         "queue": queue,
-        "event_id": event_id.decode(errors="replace"),
-        "type": kind.decode(errors="replace"),
-        "recipient": redacted(rid),
+        "event_id": entry.id.decode(errors="replace"),
+        "type": entry.type.decode(errors="replace"),
+        "recipient": redacted(entry.recipient),
         "attempt": message.attempts + 1,
     }
 
 
 def _delivery(channel: str, message: Message) -> Delivery:
-    _, event_id, kind, event, _, to, key, address, accepted, _ = message.values
+    event_id, kind, _, to, key, address, accepted, _, event = message.entry
     return Delivery(
         channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
         int(accepted), message.attempts + 1,

@@ -233,7 +233,8 @@ async def test_deliveries_that_wait_for_a_time_are_dropped_too(
 ) -> None:
     partition = KEYS.partition_of("bo")
     for number, owner in enumerate(("bo", "bo2"), start=1):
-        item = "".join(f"{len(word)}:{word}" for word in ("email", "v", "1", "rid", owner, "to", "bo"))
+        head = f"1\ne1\nlike\n{owner}\nbo\nkey\naddress\n1\n"
+        item = "".join(f"{len(word)}:{word}" for word in ("email", "head", head, "event", "{}"))
         await client.hset(KEYS.scheduled_items(partition), f"{number:016d}", item)  # type: ignore[misc]
         await client.zadd(KEYS.scheduled(partition), {f"{number:016d}": 9e12})
     assert await recipients.delete("bo")

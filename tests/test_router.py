@@ -281,18 +281,13 @@ async def test_an_event_for_later_that_came_straight_into_the_queue_waits_too(
 # The script.
 
 
-def route_call(keys: Keys, token: str, entry: bytes, copies: int = 1) -> Call:
-    delivery = ("e0", "ping", GOOD, "ada", b"ada", 1, "", 1, "email", ADA)
-    return Call(
-        script("route"),
-        (
-            keys.lease("events", 0),
-            keys.queue("events", 0),
-            keys.suppressed(0),
-            keys.queue("post", 0),
-        ),
-        (token, GROUP, 1, "post", *(word for _ in range(copies) for word in (entry, 1, *delivery))),
-    )
+HEAD = "1\ne0\nping\nada\nada\nemail\nada@example.com\n1\n"
+
+
+def route_call(keys: Keys, token: str, entries: Sequence[bytes], step: int = 1) -> Call:
+    names = (keys.lease("events", 0), keys.queue("events", 0), keys.suppressed(0), keys.queue("post", 0))
+    deliveries = (word for _ in entries for word in (GOOD, 1, 1, HEAD))
+    return Call(script("route"), names, (token, GROUP, step, 1, "post", len(entries), *entries, *deliveries))
 
 
 async def lease(client: redis.asyncio.Redis, keys: Keys, worker: str) -> str:
@@ -308,18 +303,28 @@ async def test_a_route_call_that_is_sent_twice_fans_out_once(service: Service) -
     entry = await client.xadd(keys.queue("events", 0), {"v": "1"})
     await client.xreadgroup(GROUP, "w1", {keys.queue("events", 0): ">"})
     for _ in range(2):
-        assert await run(client, route_call(keys, token, entry)) == []
+        assert await run(client, route_call(keys, token, [entry])) == []
     assert await client.xlen(keys.queue("post", 0)) == 1
     assert await client.xlen(keys.queue("events", 0)) == 0
 
 
-async def test_an_entry_that_is_not_pending_is_neither_routed_nor_lost(service: Service) -> None:
+async def test_an_entry_whose_group_is_gone_is_routed_and_not_lost(service: Service) -> None:
     client, keys = service.client, service.keys
     token = await lease(client, keys, "w1")
     entry = await client.xadd(keys.queue("events", 0), {"v": "1"})
-    await run(client, route_call(keys, token, entry))  # read before the group was made anew
-    assert await client.xlen(keys.queue("post", 0)) == 0
-    assert await client.xlen(keys.queue("events", 0)) == 1
+    await run(client, route_call(keys, token, [entry]))  # read before the group was made anew
+    assert await client.xlen(keys.queue("post", 0)) == 1
+    assert await client.xlen(keys.queue("events", 0)) == 0
+
+
+async def test_the_steps_of_a_new_owner_begin_anew(service: Service) -> None:
+    client, keys = service.client, service.keys
+    for worker in ("w1", "w2"):
+        token = await lease(client, keys, worker)
+        entry = await client.xadd(keys.queue("events", 0), {"v": "1"})
+        await run(client, route_call(keys, token, [entry]))
+        await client.hset(keys.lease("events", 0), "until", 0)  # type: ignore[misc]
+    assert await client.xlen(keys.queue("post", 0)) == 2
 
 
 async def test_a_batch_of_ten_thousand_events_is_one_call(service: Service) -> None:
@@ -330,10 +335,9 @@ async def test_a_batch_of_ten_thousand_events_is_one_call(service: Service) -> N
         pipeline.xadd(keys.queue("events", 0), {"v": "1"})
     entries = await pipeline.execute()
     await client.xreadgroup(GROUP, "w1", {keys.queue("events", 0): ">"})
-    call = route_call(keys, token, entries[0])
-    words = [word for entry in entries for word in (entry, 0)]
-    await run(client, Call(call.script, call.keys, (*call.args[:4], *words)))
+    await run(client, route_call(keys, token, entries))
     assert await client.xlen(keys.queue("events", 0)) == 0
+    assert await client.xlen(keys.queue("post", 0)) == 10_000
 
 
 async def test_a_router_without_the_lease_changes_nothing(service: Service) -> None:
@@ -343,7 +347,7 @@ async def test_a_router_without_the_lease_changes_nothing(service: Service) -> N
     await client.xreadgroup(GROUP, "w1", {keys.queue("events", 0): ">"})
     await client.hset(keys.lease("events", 0), "token", "w2#2")
     with pytest.raises(Fenced):
-        await run(client, route_call(keys, token, entry))
+        await run(client, route_call(keys, token, [entry]))
     assert await client.xlen(keys.queue("post", 0)) == 0
     assert (await client.xpending(keys.queue("events", 0), GROUP))["pending"] == 1
 

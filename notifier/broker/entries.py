@@ -1,19 +1,20 @@
-"""What lies in the streams and lists: the flat fields of the wire format, version 1.
+"""What lies in the streams and lists: the wire format, version 1.
 
-An event entry is `v to event`; a delivery entry is `v id type event rid to key address at exp`. In both,
-`event` is the JSON that the producer's client encoded, untouched. A parked item and a scheduled item
-hold the same strings packed one after another; a dead letter has six fields about the failure before
-them.
+An event entry has the fields `v to event`, a delivery entry has `head event`. In both, `event` is the JSON
+that the producer's client encoded, untouched. The head is nine lines, which `DeliveryEntry` names: a
+script's cost grows with the number of words that it hands on, so the small ones travel as one. A parked item
+and a scheduled item hold the same strings packed one after another; a dead letter has six fields about the
+failure before them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 WIRE_VERSION: Final = b"1"
 EVENT_FIELDS: Final = (b"v", b"to", b"event")
-DELIVERY_FIELDS: Final = (b"v", b"id", b"type", b"event", b"rid", b"to", b"key", b"address", b"at", b"exp")
+DELIVERY_FIELDS: Final = (b"head", b"event")
 FAILURE_FIELDS: Final = (b"error", b"reason", b"answer", b"attempts", b"first", b"last")
 FAILURE_WIDTH: Final = 2 * len(FAILURE_FIELDS)
 
@@ -59,9 +60,61 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
     return [by_name[name] for name in names]
 
 
+class DeliveryEntry(NamedTuple):
+    """A delivery on its way: the lines of the head after the version, and the event.
+
+    `to` is the recipient as templates see them, a bare id or JSON; `accepted_ms` and `expires_ms` are Unix
+    milliseconds in decimal, the latter empty for never.
+    """
+
+    id: bytes
+    type: bytes
+    recipient: bytes
+    to: bytes
+    key: bytes
+    address: bytes
+    accepted_ms: bytes
+    expires_ms: bytes
+    event: bytes
+
+    @classmethod
+    def of(cls, fields: Sequence[bytes]) -> DeliveryEntry:
+        """From flat fields. Raises MalformedEntry."""
+        head, event = values(fields, DELIVERY_FIELDS)
+        version, *lines = head.split(b"\n")
+        if version != WIRE_VERSION:
+            raise MalformedEntry("head", f"wire format {version.decode(errors='replace')[:20]} is not known")
+        if len(lines) != _HEAD_LINES or not lines[6].isdigit() or not (lines[7].isdigit() or not lines[7]):
+            raise MalformedEntry("head", "does not have the lines of a delivery")
+        return cls(*lines, event)
+
+
+_HEAD_LINES = len(DeliveryEntry._fields) - 1
+
+
+def heads(
+    event: tuple[str, str, str, str],
+    accepted_ms: int,
+    expires_ms: int | str,
+    addresses: Iterable[tuple[str, str]],
+) -> list[str]:
+    """The heads of one event's deliveries. `event` is id, type, recipient and to; an address is its key and
+    its value. Raises MalformedEntry when one of them has a line break."""
+    begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
+    end = f"\n{accepted_ms}\n{expires_ms}"
+    found = [f"{begin}{key}\n{value}{end}" for key, value in addresses]
+    if any(head.count("\n") != _HEAD_LINES for head in found):
+        raise MalformedEntry("address", "has a line break")
+    return found
+
+
 def entry_ms(entry_id: bytes) -> int:
     """When the server added the entry: Unix milliseconds."""
     return int(entry_id.partition(b"-")[0])
+
+
+_NO_ENTRY = DeliveryEntry(*[b""] * len(DeliveryEntry._fields))
+"""Of a message that could not be read, or is no delivery."""
 
 
 class Message:
@@ -71,7 +124,7 @@ class Message:
     failures.
     """
 
-    __slots__ = ("attempts", "deliveries", "fields", "first_ms", "id", "lane", "parked", "values")
+    __slots__ = ("attempts", "deliveries", "entry", "fields", "first_ms", "id", "lane", "parked")
 
     def __init__(self, entry_id: bytes, fields: Sequence[bytes], deliveries: int = 1) -> None:
         self.id = entry_id
@@ -81,7 +134,7 @@ class Message:
         self.first_ms = 0
         self.lane = b""
         self.parked = False
-        self.values: Sequence[bytes] = ()  # of the fields, in the order of the wire format
+        self.entry = _NO_ENTRY
 
     def parked_item(self) -> bytes:
         """The form in which it waits in a lane's list; its id comes first, by which scripts know it."""

@@ -49,6 +49,7 @@ class Partition:
             keys.scheduled(number),
             keys.scheduled_items(number),
         )
+        self.steps = 0  # of the router's, each told apart from the one before
         # Asked for, not yet in a commit.
         self.acks: list[bytes] = []
         self.operations: list[Argument] = []

@@ -11,6 +11,7 @@ import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal
 import redis.asyncio
 
 from notifier.broker.connection import broker_errors
-from notifier.broker.entries import MalformedEntry, entry_ms
+from notifier.broker.entries import DeliveryEntry, MalformedEntry, entry_ms
 from notifier.dead_letters import Failure, split
 from notifier.errors import InvalidInput, InvalidRecipient
 from notifier.event import parse_to
@@ -194,28 +195,31 @@ def _letter(queue: str, partition: int, state: State, entry: bytes, by_name: Map
     except (MalformedEntry, ValueError):
         failure = _UNKNOWN
     own = dict(zip(fields[::2], fields[1::2], strict=False))
-
-    def text(name: bytes) -> str:
-        return own.get(name, b"").decode(errors="replace")
-
-    event = own.get(b"event", b"")
-    if queue == EVENTS:
-        body = _json_object(event)
-        event_id, kind, recipient = str(body.get("id", "")), str(body.get("type", "")), _recipient_of(own)
-    else:
-        event_id, kind, recipient = text(b"id"), text(b"type"), text(b"rid")
+    delivery = _delivery_of(queue, fields)
     return Letter(
         id=LetterId(queue, partition, state, entry.decode()),
         failure=failure,
-        event_id=event_id,
-        type=kind,
-        recipient=recipient,
-        address_key=text(b"key"),
+        event_id=delivery.id.decode(errors="replace"),
+        type=delivery.type.decode(errors="replace"),
+        recipient=delivery.recipient.decode(errors="replace"),
+        address_key=delivery.key.decode(errors="replace"),
         since_ms=entry_ms(entry),
-        accepted_ms=_ms(own.get(b"at")),
-        expires_ms=_ms(own.get(b"exp")),
-        event=event,
+        accepted_ms=_ms(delivery.accepted_ms),
+        expires_ms=_ms(delivery.expires_ms),
+        event=own.get(b"event", b""),
     )
+
+
+def _delivery_of(queue: str, fields: Sequence[bytes]) -> DeliveryEntry:
+    """What can be read of the entry; all empty, if nothing can."""
+    if queue != EVENTS:
+        with suppress(MalformedEntry):
+            return DeliveryEntry.of(fields)
+    own = dict(zip(fields[::2], fields[1::2], strict=False))
+    body = _json_object(own.get(b"event", b""))
+    event_id, kind = (str(body.get(name, "")).encode() for name in ("id", "type"))
+    recipient = _recipient_of(own).encode()
+    return DeliveryEntry(event_id, kind, recipient, b"", b"", b"", b"", b"", b"")
 
 
 def _recipient_of(own: Mapping[bytes, bytes]) -> str:

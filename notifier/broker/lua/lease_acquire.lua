@@ -13,7 +13,7 @@ if held_until > now then
   return false
 end
 local token = ARGV[1] .. '#' .. redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-redis.call('HSET', KEYS[1], 'token', token, 'until', now + ARGV[2])
+redis.call('HSET', KEYS[1], 'token', token, 'until', now + ARGV[2], 'step', 0)
 
 -- The group begins at 0: what was added before any worker existed counts too.
 local created = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[3], '0', 'MKSTREAM')

@@ -7,12 +7,13 @@
 
 -- include packed
 
--- A delivery names the recipient as `rid`; an event has `to`, the bare id or a JSON object.
+-- A delivery names the recipient in the fourth line of its head; an event has `to`, the bare id or a JSON
+-- object.
 local function recipient_of(item)
   local strings, to = unpacked(item), nil
   for i = 2, #strings - 1, 2 do
-    if strings[i] == 'rid' then
-      return strings[i + 1]
+    if strings[i] == 'head' then
+      return string.match(strings[i + 1], '^[^\n]*\n[^\n]*\n[^\n]*\n([^\n]*)')
     elseif strings[i] == 'to' then
       to = strings[i + 1]
     end
