@@ -54,12 +54,18 @@ class Committer:
         self._idle.clear()
         self._wake.set()
 
-    async def flushed(self, partition: Partition) -> None:
-        """Returns when the server has everything that was asked for until now, or it is lost."""
-        until = partition.asked
-        while partition.settled < until and partition.state is not State.LOST:
-            self._idle.clear()
-            await self._idle.wait()
+    async def flushed(self, partition: Partition, until: float) -> bool:
+        """True when the server has everything that was asked for until now, or the partition is lost; False
+        when it has not `until` then, on the monotonic clock."""
+        asked = partition.asked
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                while partition.settled < asked and partition.state is not State.LOST:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self) -> None:
         """Commits until cancelled. While the broker is away the same commit is tried again."""

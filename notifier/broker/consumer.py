@@ -163,7 +163,10 @@ class Consumer:
     async def _drain(self, partition: Partition) -> None:
         assert self._handler is not None
         await self._handler.drain(partition)
-        await self.committer.flushed(partition)
+        while not await self.committer.flushed(partition, until=partition.lease.deadline):
+            if not partition.is_ours:  # no beat prolongs it: the broker is away; the next owner tries again
+                log.error("left_unsettled", queue=self.queue, partition=partition.number)
+                return
 
     # Leases.
 

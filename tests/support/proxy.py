@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -27,21 +27,13 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def cut_before(self, request: bytes) -> None:
-        """The next request with these bytes never reaches the server."""
-        self._before.append(request)
-
-    def cut_after(self, request: bytes) -> None:
-        """The server runs the next request with these bytes, and its answer never reaches the client."""
-        self._after.append(request)
-
-    @property
-    def waits_for(self) -> int:
-        """How many rules have not been used."""
-        return len(self._before) + len(self._after)
+    def cut(self, request: bytes, *, after: bool) -> None:
+        """The next request with these bytes never reaches the server; or, `after`, the server runs it, and
+        its answer never reaches the client."""
+        (self._after if after else self._before).append(request)
 
     async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -52,11 +44,12 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         silent = asyncio.Event()
         back = asyncio.create_task(self._answers(up_reader, writer, silent))
@@ -65,16 +58,11 @@ class Proxy:
                 if _take(self._before, data):
                     self.cuts += 1
                     return
-                lost = _take(self._after, data)
-                if lost:
-                    silent.set()
+                if _take(self._after, data):
+                    silent.set()  # from the server's next answer on
                 up_writer.write(data)
                 await up_writer.drain()
-                if lost:
-                    await back  # returns when the server has answered
-                    self.cuts += 1
-                    return
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
             pass
         finally:
             back.cancel()
@@ -87,6 +75,8 @@ class Proxy:
     ) -> None:
         while data := await upstream.read(1 << 20):
             if silent.is_set():
+                self.cuts += 1
+                client.transport.abort()
                 return
             client.write(data)
             await client.drain()
@@ -94,9 +84,8 @@ class Proxy:
 
 
 def _take(rules: list[bytes], data: bytes) -> bool:
-    found: Callable[[bytes], bool] = data.__contains__
     for rule in rules:
-        if found(rule):
+        if rule in data:
             rules.remove(rule)
             return True
     return False

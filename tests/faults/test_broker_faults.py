@@ -1,0 +1,250 @@
+"""What the broker and the network may do to a worker: nothing is lost, nothing comes twice, order is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from notifier.broker.scripts import script
+from notifier.channel import TransientFailure
+from notifier.keys import GROUP
+from notifier.local.broker import EmbeddedBroker
+from tests.support.channels import ScriptedChannel
+from tests.support.proxy import Proxy, open_proxy
+from tests.support.service import Service, address_of, open_service, ping
+from tests.support.waiting import until
+
+PEOPLE = [f"u{i}" for i in range(20)]
+COUNT = 600
+
+
+@pytest.fixture
+async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with open_service(redis_url, tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def post() -> ScriptedChannel:
+    return ScriptedChannel()
+
+
+class Load:
+    """Events in small portions for twenty people, and what must have come of them."""
+
+    def __init__(self, service: Service, post: ScriptedChannel) -> None:
+        self._service = service
+        self._post = post
+        self._published: dict[str, list[str]] = {u: [] for u in PEOPLE}
+        self._number = 0
+
+    async def publish(self, count: int) -> None:
+        events = []
+        for _ in range(count):
+            recipient, event_id = PEOPLE[self._number % len(PEOPLE)], f"e{self._number}"
+            self._published[recipient].append(event_id)
+            events.append(ping(event_id, recipient))
+            self._number += 1
+        await self._service.publish(*events)
+
+    async def all_sent(self, more: int = 0) -> None:
+        await until(lambda: len({attempt.event_id for attempt in self._post.sent}) == self._number + more)
+        await until(lambda: self._service.nothing_left("events", "post"))
+
+    def assert_each_once_and_in_order(self) -> None:
+        for recipient, ids in self._published.items():
+            assert self._post.sent_to(address_of(recipient)) == ids
+
+    def assert_in_order(self, *, duplicates: int) -> None:
+        assert len(self._post.sent) - self._number <= duplicates
+        for recipient, ids in self._published.items():
+            assert list(dict.fromkeys(self._post.sent_to(address_of(recipient)))) == ids
+
+
+@pytest.fixture
+def load(service: Service, post: ScriptedChannel) -> Load:
+    return Load(service, post)
+
+
+async def clients(service: Service) -> list[str]:
+    """The connections that wait in a blocking read."""
+    rows = await service.client.client_list()
+    return [row["id"] for row in rows if row["cmd"] == "xreadgroup" and "b" in row["flags"]]
+
+
+async def test_a_read_that_is_unblocked_with_an_error_goes_on(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with service.worker([post]):
+        for _ in range(6):
+            for client in await until(lambda: clients(service)):
+                await service.client.client_unblock(int(client), error=True)
+            await load.publish(COUNT // 6)
+        await load.all_sent()
+    load.assert_each_once_and_in_order()
+
+
+async def test_connections_that_are_killed_are_made_anew(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with service.worker([post]):
+        for _ in range(6):
+            await load.publish(COUNT // 6)
+            me = await service.client.client_id()
+            for row in await service.client.client_list():
+                if int(row["id"]) != me and row["cmd"] not in {"hello", "client|list"}:
+                    await service.client.client_kill_filter(_id=row["id"])
+        await load.all_sent()
+    load.assert_each_once_and_in_order()
+
+
+async def test_scripts_that_are_forgotten_are_taught_again(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    post.answers[address_of("u3")] = [TransientFailure("451")] * 3
+    async with service.worker([post]):
+        for _ in range(12):
+            await load.publish(COUNT // 12)
+            await service.client.script_flush()
+        await load.all_sent()
+    load.assert_each_once_and_in_order()
+
+
+async def test_a_group_that_is_deleted_by_hand_is_made_anew_and_nothing_is_lost(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with service.worker([post], in_hand=50):
+        for _ in range(5):
+            await load.publish(COUNT // 5)
+            for queue in ("events", "post"):
+                for p in range(service.keys.partitions):
+                    await service.client.xgroup_destroy(service.keys.queue(queue, p), GROUP)
+        await load.all_sent()
+    load.assert_in_order(duplicates=5 * 50)
+
+
+async def test_a_lease_that_is_deleted_by_hand_is_taken_again(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with service.worker([post], in_hand=50):
+        for _ in range(5):
+            await load.publish(COUNT // 5)
+            for queue in ("events", "post"):
+                for p in range(service.keys.partitions):
+                    await service.client.delete(service.keys.lease(queue, p))
+        await load.all_sent()
+    load.assert_in_order(duplicates=5 * 50)
+
+
+@pytest.mark.parametrize(
+    ("when", "command"),
+    [
+        ("before", "commit"),
+        ("before", "XREADGROUP"),
+        ("after", "commit"),
+        ("after", "route"),
+        ("after", "lease_acquire"),
+        ("after", "lease_renew"),
+        ("after", "recover"),
+        ("after", "lanes_due"),
+        ("after", "promote"),
+        ("after", "XREADGROUP"),
+    ],
+)
+async def test_a_connection_cut_around_a_command_costs_nothing(
+    service: Service, post: ScriptedChannel, load: Load, when: str, command: str
+) -> None:
+    mark = command.encode() if command.isupper() else script(command).sha.encode()
+    post.answers[address_of("u3")] = [TransientFailure("451")] * 4
+    start = datetime.now(UTC)
+    async with open_proxy(service.url) as proxy:
+        for _ in range(3):
+            proxy.cut(mark, after=when == "after")
+        through = replace(service, url=proxy.url)
+        async with through.worker([post]):
+            for n in range(3):
+                due = start + timedelta(milliseconds=200 * n)
+                await service.publish(ping(f"later{n}", "late", deliver_at=due))
+            for _ in range(6):
+                await load.publish(100)
+            await load.all_sent(more=3)
+            await until(lambda: proxy.cuts)
+    load.assert_each_once_and_in_order()
+    assert post.sent_to(address_of("late")) == [f"later{n}" for n in range(3)]
+
+
+async def test_a_broker_that_was_away_for_longer_than_the_leases_is_read_again(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with open_proxy(service.url) as proxy:
+        through = replace(service, url=proxy.url)
+        async with through.worker([post], lease_ttl=timedelta(seconds=1)):
+            await load.publish(20)
+            await load.all_sent()
+            await _leases_run_out_while_away(proxy, service)
+            await load.publish(20)
+            await load.all_sent()
+    load.assert_each_once_and_in_order()
+
+
+async def _leases_run_out_while_away(proxy: Proxy, service: Service) -> None:
+    await proxy.stop()
+    await until(lambda: _has_run_out(service))
+    await proxy.start(proxy.port)
+
+
+async def _has_run_out(service: Service) -> bool:
+    seconds, micros = await service.client.time()
+    now = seconds * 1000 + micros // 1000
+    for queue in ("events", "post"):
+        for p in range(service.keys.partitions):
+            until_ms = await service.client.hget(service.keys.lease(queue, p), "until")
+            if until_ms is None or int(until_ms) >= now:
+                return False
+    return True
+
+
+async def test_a_worker_whose_broker_is_away_stops_when_it_is_told_to(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    gate = post.hold(address_of("u0"))
+    async with open_proxy(service.url) as proxy:
+        through = replace(service, url=proxy.url)
+        async with through.worker([post], lease_ttl=timedelta(seconds=1)) as worker:
+            await load.publish(20)
+            await until(lambda: len(post.sent) == 19)
+            await proxy.stop()
+            gate.set()
+            await until(lambda: len(post.sent) == 20)
+            async with asyncio.timeout(10):
+                await worker.stop()
+
+
+async def test_a_server_that_crashes_and_comes_back_has_lost_nothing_that_was_on_its_disk(
+    tmp_path: Path, post: ScriptedChannel
+) -> None:
+    with EmbeddedBroker(tmp_path / "broker", persistent=True) as broker:
+        async with open_service(broker.url, tmp_path) as service:
+            load = Load(service, post)
+            await service.client.config_set("appendfsync", "always")
+            async with service.worker([post], in_hand=50):
+                for _ in range(3):
+                    await load.publish(200)
+                    broker.kill()
+                    broker.start()
+                    await until(lambda: _answers(service.client))
+                await load.all_sent()
+            load.assert_in_order(duplicates=3 * 50)
+
+
+async def _answers(client: redis.asyncio.Redis) -> bool:
+    try:
+        return bool(await client.ping())
+    except redis.RedisError:
+        return False
