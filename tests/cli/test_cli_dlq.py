@@ -7,6 +7,8 @@ import os
 import pty
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -131,19 +133,32 @@ def test_ids_that_are_gone_are_named(cli: Any, bury: Any) -> None:
     assert outcome.failed(1) == f"notifier: {gone} not there any more: redriven, discarded or delivered"
 
 
+def _read_all(terminal: int, into: list[bytes]) -> None:
+    with suppress(OSError):  # EIO: nobody has the other side open any more
+        while block := os.read(terminal, 4096):
+            into.append(block)
+
+
 @pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, 2), ("y", 0, 0)])
 def test_on_a_terminal_it_asks_first(cli: Any, bury: Any, answer: str, code: int, left: int) -> None:
     bury("email")
     bury("push")
     ours, theirs = pty.openpty()
     os.write(ours, answer.encode() + b"\n")
-    with os.fdopen(theirs, "r+b", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as terminal:
-        with pytest.MonkeyPatch.context() as patch:
-            for name in ("stdin", "stdout", "stderr"):
-                patch.setattr(sys, name, terminal)
-            assert cli("dlq", "discard", "--all").code == code
-        shown = os.read(ours, 8192).decode()
+    shown: list[bytes] = []
+    reader = Thread(target=_read_all, args=(ours, shown))
+    reader.start()
+    with (
+        os.fdopen(theirs, "r+b", buffering=0) as raw,
+        io.TextIOWrapper(raw, write_through=True) as terminal,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in ("stdin", "stdout", "stderr"):
+            patch.setattr(sys, name, terminal)
+        assert cli("dlq", "discard", "--all").code == code
+    reader.join()
     os.close(ours)
-    assert "Discard 2 dead letters? [y/N]" in shown
-    assert ("Discarded 2 dead letters" in shown) == (answer == "y")
+    told = b"".join(shown)
+    assert b"Discard 2 dead letters? [y/N]" in told
+    assert (b"Discarded 2 dead letters" in told) == (answer == "y")
     assert len(cli("dlq", "list", "--json").lines) == left
