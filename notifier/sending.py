@@ -171,7 +171,7 @@ def about(queue: str, message: Message) -> dict[str, str | int]:
 
 
 def _delivery(channel: str, message: Message) -> Delivery:
-    event_id, kind, _, to, key, address, accepted, _, event = message.entry
+    event, event_id, kind, _, to, key, address, accepted, _ = message.entry
     return Delivery(
         channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
         int(accepted), message.attempts + 1,

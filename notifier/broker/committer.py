@@ -50,6 +50,7 @@ class Committer:
 
     def touch(self, partition: Partition) -> None:
         """Says that the partition has changes."""
+        partition.is_dirty = True
         self._dirty.add(partition)
         self._idle.clear()
         self._wake.set()
@@ -112,6 +113,7 @@ class Committer:
 
 
 def _take(partition: Partition) -> _Batch | None:
+    partition.is_dirty = False
     if partition.state is State.LOST or not (partition.acks or partition.operations):
         return None
     entries = partition.acks + partition.taken_off

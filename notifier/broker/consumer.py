@@ -98,7 +98,8 @@ class Consumer:
 
     def commit(self, partition: Partition) -> None:
         """What the handler asked of the partition goes with the next commit."""
-        self.committer.touch(partition)
+        if not partition.is_dirty:
+            self.committer.touch(partition)
         if partition.next_due_ms >= 0:
             self._timer.set()
 

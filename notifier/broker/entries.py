@@ -61,12 +61,13 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
 
 
 class DeliveryEntry(NamedTuple):
-    """A delivery on its way: the lines of the head after the version, and the event.
+    """A delivery on its way: the event, and the lines of the head after the version.
 
     `to` is the recipient as templates see them, a bare id or JSON; `accepted_ms` and `expires_ms` are Unix
     milliseconds in decimal, the latter empty for never.
     """
 
+    event: bytes
     id: bytes
     type: bytes
     recipient: bytes
@@ -75,21 +76,21 @@ class DeliveryEntry(NamedTuple):
     address: bytes
     accepted_ms: bytes
     expires_ms: bytes
-    event: bytes
 
     @classmethod
     def of(cls, fields: Sequence[bytes]) -> DeliveryEntry:
         """From flat fields. Raises MalformedEntry."""
         head, event = values(fields, DELIVERY_FIELDS)
-        version, *lines = head.split(b"\n")
-        if version != WIRE_VERSION:
-            raise MalformedEntry("head", f"wire format {version.decode(errors='replace')[:20]} is not known")
-        if len(lines) != _HEAD_LINES or not lines[6].isdigit() or not (lines[7].isdigit() or not lines[7]):
+        lines = head.split(b"\n")
+        if lines[0] != WIRE_VERSION:
+            raise MalformedEntry("head", f"wire format {lines[0].decode(errors='replace')[:20]} is not known")
+        if len(lines) != _HEAD_LINES or not lines[7].isdigit() or not (lines[8].isdigit() or not lines[8]):
             raise MalformedEntry("head", "does not have the lines of a delivery")
-        return cls(*lines, event)
+        lines[0] = event
+        return cls._make(lines)
 
 
-_HEAD_LINES = len(DeliveryEntry._fields) - 1
+_HEAD_LINES = len(DeliveryEntry._fields)  # the version instead of the event
 
 
 def heads(
@@ -103,7 +104,7 @@ def heads(
     begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
     end = f"\n{accepted_ms}\n{expires_ms}"
     found = [f"{begin}{key}\n{value}{end}" for key, value in addresses]
-    if any(head.count("\n") != _HEAD_LINES for head in found):
+    if any(head.count("\n") != _HEAD_LINES - 1 for head in found):
         raise MalformedEntry("address", "has a line break")
     return found
 

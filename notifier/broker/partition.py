@@ -54,6 +54,7 @@ class Partition:
         self.acks: list[bytes] = []
         self.operations: list[Argument] = []
         self.taken_off: list[bytes] = []
+        self.is_dirty = False
         # How many changes were asked for, and how many of them the server has.
         self.asked = 0
         self.settled = 0

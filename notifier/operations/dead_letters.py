@@ -219,7 +219,7 @@ def _delivery_of(queue: str, fields: Sequence[bytes]) -> DeliveryEntry:
     body = _json_object(own.get(b"event", b""))
     event_id, kind = (str(body.get(name, "")).encode() for name in ("id", "type"))
     recipient = _recipient_of(own).encode()
-    return DeliveryEntry(event_id, kind, recipient, b"", b"", b"", b"", b"", b"")
+    return DeliveryEntry(b"", event_id, kind, recipient, b"", b"", b"", b"", b"")
 
 
 def _recipient_of(own: Mapping[bytes, bytes]) -> str:
