@@ -53,8 +53,6 @@ def uuid7() -> str:
 
 _PLAIN_WORD: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]"
 _MAILBOX: Final = re.compile(f"{_PLAIN_WORD}{{1,64}}@{_PLAIN_WORD}+")
-    r"([^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]{1,64})@([^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+)"
-)
 
 
 def _mailbox(text: str) -> str:

@@ -6,6 +6,7 @@ ends it when this process is killed. Elsewhere the next start on the same port a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -27,6 +28,7 @@ from notifier.errors import BrokerUnavailable, ConfigurationError
 _PR_SET_PDEATHSIG = 1
 _START_DEADLINE = 10.0
 _ORPHAN_DEADLINE = 5.0
+_LEAVING = 1.0
 _TRIES = 3
 
 
@@ -71,6 +73,14 @@ def end_with_parent(parent_pid: int) -> None:
             os._exit(1)
 
 
+class PortInUse(BrokerUnavailable):
+    """Another program serves the port that was asked for."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        super().__init__(f"port {port} is in use by another program")
+
+
 class EmbeddedBroker:
     """A server on 127.0.0.1 with its data in `folder`; a context manager.
 
@@ -103,10 +113,13 @@ class EmbeddedBroker:
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Returns when the server answers. Raises BrokerUnavailable with the server's last words."""
+        """Returns when the server answers.
+
+        Raises PortInUse, or BrokerUnavailable with the server's last words.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._port_is_given:
-            self._end_orphan()
+            self._free_port()
             self._start_once()
             return
         for tries_left in reversed(range(_TRIES)):
@@ -119,17 +132,19 @@ class EmbeddedBroker:
                     raise
                 self.port = free_port()
 
-    def _end_orphan(self) -> None:
-        """Ends a server that serves this folder on this port, since its parent was killed."""
-        with self._client() as client:
-            try:
-                if Path(client.config_get("dir")["dir"]) != self.folder.resolve():
-                    return
+    def _free_port(self) -> None:
+        """Ends a server that still serves this folder on this port, since its parent was killed."""
+        if not port_in_use(self.port):
+            return
+        wait = _LEAVING
+        with self._client() as client, contextlib.suppress(redis.RedisError, KeyError):
+            if Path(client.config_get("dir")["dir"]) == self.folder.resolve():
+                wait = _ORPHAN_DEADLINE
                 client.shutdown()
-            except (redis.RedisError, KeyError):
-                return  # nobody there, or no server of ours
-        deadline = time.monotonic() + _ORPHAN_DEADLINE
-        while port_in_use(self.port) and time.monotonic() < deadline:
+        deadline = time.monotonic() + wait
+        while port_in_use(self.port):
+            if time.monotonic() > deadline:
+                raise PortInUse(self.port)
             time.sleep(0.01)
 
     def _start_once(self) -> None:

@@ -42,7 +42,20 @@ class VapidKeys(NamedTuple):
 def vapid_keys() -> VapidKeys:
     """A new pair, good for as long as browsers are subscribed with it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return VapidKeys(_base64url(key.private_numbers().private_value.to_bytes(32, "big")), _public(key))
+    return VapidKeys(_secret(key), _public(key))
+
+
+class Browser(NamedTuple):
+    """What a browser keeps to be reached again: the end of its endpoint, and its secrets, base64url."""
+
+    token: str
+    private_key: str
+    auth: str
+
+
+def new_browser() -> Browser:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Browser(secrets.token_urlsafe(24), _secret(key), _base64url(secrets.token_bytes(16)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +123,17 @@ class PushService:
         """The first push that fits, come already or still to come. Raises TimeoutError."""
         return await self._arrivals.wait_for(predicate, timeout)
 
-    def subscribe(self, application_key: str | None = None) -> WebPushDevice:
-        """A new browser, with keys of its own.
+    def subscribe(self, application_key: str | None = None, browser: Browser | None = None) -> WebPushDevice:
+        """A new browser, with keys of its own, or one that was here before.
 
-        With `application_key`, a public VAPID key, only its owner may push to it.
+        With `application_key`, a public VAPID key, only its owner may push to it. Raises ValueError when
+        the browser's secrets are none.
         """
-        endpoint = f"{self.origin}/push/{secrets.token_urlsafe(24)}"
-        subscription = _Subscription(
-            ec.generate_private_key(ec.SECP256R1()), secrets.token_bytes(16), application_key
-        )
+        browser = browser or new_browser()
+        endpoint = f"{self.origin}/push/{browser.token}"
+        number = int.from_bytes(_from_base64url(browser.private_key), "big")
+        key = ec.derive_private_key(number, ec.SECP256R1())
+        subscription = _Subscription(key, _from_base64url(browser.auth), application_key)
         self._subscriptions[endpoint] = subscription
         keys = WebPushKeys(p256dh=_public(subscription.key), auth=_base64url(subscription.auth))
         return WebPushDevice(endpoint=endpoint, keys=keys)
@@ -235,6 +250,14 @@ def _decrypt(body: bytes, subscription: _Subscription) -> dict[str, Any]:
 
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _from_base64url(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _secret(key: ec.EllipticCurvePrivateKey) -> str:
+    return _base64url(key.private_numbers().private_value.to_bytes(32, "big"))
 
 
 def _public(key: ec.EllipticCurvePrivateKey) -> str:
