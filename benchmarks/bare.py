@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Self
 
 import redis.asyncio
 
@@ -40,11 +41,14 @@ class BareLoop:
         self._tasks: list[asyncio.Task[None]] = []
         self.client = connect(url)
 
-    async def __aenter__(self) -> BareLoop:
+    async def __aenter__(self) -> Self:
         for stream in ("bare:events", *(f"bare:{name}" for name in CHANNELS)):
             await self.client.xgroup_create(stream, "g", "0", mkstream=True)
         self._fan_out = await self.client.script_load(_FAN_OUT)
-        self._tasks = [asyncio.create_task(self._route()), *(asyncio.create_task(self._serve(n)) for n in CHANNELS)]
+        self._tasks = [
+            asyncio.create_task(self._route()),
+            *(asyncio.create_task(self._serve(n)) for n in CHANNELS),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -45,18 +45,20 @@ class NoOpChannel:
 
 
 @asynccontextmanager
-async def running(url: str, channels: Mapping[str, Channel], **settings: object) -> AsyncIterator[AsyncPublisher]:
+async def running(
+    url: str, channels: Mapping[str, Channel], templates: Path | None = None
+) -> AsyncIterator[AsyncPublisher]:
     """A worker with every role that moves events on, in this process, and a publisher for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "like").mkdir()
+    with tempfile.TemporaryDirectory() as empty:
+        (Path(empty) / "like").mkdir()
         for name in channels:
-            (Path(folder) / "like" / f"{name}.jinja").touch()
-        chosen = Settings.model_validate({"redis_url": url, "templates": folder, **settings})
-        async with open_runtime(chosen) as runtime:
-            templates = open_templates(chosen, channels)
+            (Path(empty) / "like" / f"{name}.jinja").touch()
+        settings = Settings(redis_url=url, templates=templates or Path(empty))
+        async with open_runtime(settings) as runtime:
+            folder = open_templates(settings, channels)
             stop = asyncio.Event()
             async with (
-                open_worker(runtime, channels, templates, ("router", *channels)) as worker,
+                open_worker(runtime, channels, folder, ("router", *channels)) as worker,
                 AsyncPublisher(url, backlog_limit=0) as publisher,
             ):
                 task = asyncio.create_task(worker.run(stop))
@@ -67,35 +69,42 @@ async def running(url: str, channels: Mapping[str, Channel], **settings: object)
                     await task
 
 
+class Counter:
+    """Counts deliveries; `reached` waits for so many."""
+
+    def __init__(self) -> None:
+        self.handled = 0
+        self._target = 0
+        self._done = asyncio.Event()
+
+    def __call__(self, _: str) -> None:
+        self.handled += 1
+        if self.handled == self._target:
+            self._done.set()
+
+    def expect(self, target: int) -> None:
+        self.handled, self._target = 0, target
+        self._done.clear()
+
+    async def reached(self) -> None:
+        await self._done.wait()
+
+
 async def fan_out(url: str, count: int) -> float:
     """Events a second from publish to three acknowledged deliveries each."""
-    left = count * len(CHANNELS)
-    done = asyncio.Event()
-
-    def handled(_: str) -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            done.set()
-
-    channels = {name: NoOpChannel(name, handled) for name in CHANNELS}
+    counter = Counter()
+    channels = {name: NoOpChannel(name, counter) for name in CHANNELS}
     async with running(url, channels) as publisher:
-        await _warm_up(publisher, lambda: left, count * len(CHANNELS))
-        left = count * len(CHANNELS)
-        done.clear()
+        counter.expect(len(CHANNELS))
+        for batch in chunks(1, 1):  # until it has come through, the worker may be taking its leases
+            await publisher.publish_many(batch)
+        await counter.reached()
+        counter.expect(count * len(CHANNELS))
         start = time.perf_counter()
         for batch in chunks(count, PUBLISH_BATCH):
             await publisher.publish_many(batch)
-        await done.wait()
+        await counter.reached()
         return count / (time.perf_counter() - start)
-
-
-async def _warm_up(publisher: AsyncPublisher, left: Callable[[], int], before: int) -> None:
-    """Until one event has come through, the worker may still be taking its leases."""
-    for [event] in chunks(1, 1):
-        await publisher.publish(event)
-    while left() > before - len(CHANNELS):
-        await asyncio.sleep(0.01)
 
 
 async def publish(url: str, count: int) -> float:

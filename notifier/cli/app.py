@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import traceback
@@ -14,6 +13,8 @@ from typer.main import get_command
 
 from notifier.cli import dlq, output, queues, recipients, templates
 from notifier.cli.context import CommandFailed, prose, register
+from notifier.cli.demo import demo
+from notifier.cli.dev import dev
 from notifier.cli.publish import publish
 from notifier.cli.worker import worker
 from notifier.errors import BrokerUnavailable, ConfigurationError, InvalidInput, NotifierError
@@ -62,15 +63,8 @@ def _root(
         sys.stdout.write(context.get_help() + "\n")
 
 
-def _add_local_commands() -> None:
-    # They come with the local parts.
-    for name in ("demo", "dev"):
-        if importlib.util.find_spec(f"notifier.cli.{name}"):
-            module = importlib.import_module(f"notifier.cli.{name}")
-            register(app, getattr(module, name), panel=_RUN)
-
-
-_add_local_commands()
+register(app, demo, panel=_RUN)
+register(app, dev, panel=_RUN)
 register(app, worker, panel=_RUN)
 register(app, publish, panel=_RUN)
 register(app, queues.queues, panel=_LOOK)

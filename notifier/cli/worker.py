@@ -42,7 +42,7 @@ def worker(
 async def _serve(settings: Settings, roles: Sequence[str]) -> int:
     import structlog
 
-    from notifier.bootstrap import open_channels, open_runtime, open_templates, open_worker
+    from notifier.bootstrap import open_channels, open_runtime, open_templates, open_worker, settle_memory
     from notifier.errors import NotifierError
 
     log = structlog.get_logger("notifier.cli.worker")
@@ -56,15 +56,13 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
         log.warning(
             "templates_have_problems", count=len(problems), problems=told, see="notifier templates check"
         )
+    settle_memory()
     async with open_runtime(settings) as runtime, open_worker(runtime, channels, templates, roles) as served:
         try:
             await served.run(stop)
         except NotifierError:
             raise
-        except (
-            Exception,
-            BaseExceptionGroup,
-        ):  # a task crashed; the supervisor reads the log, and starts us again
+        except (Exception, BaseExceptionGroup):  # the supervisor reads the log, and starts us again
             log.exception("worker_crashed", worker=served.name)
             return 1
     return 0

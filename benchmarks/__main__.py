@@ -1,0 +1,119 @@
+"""`make bench`: prints a table, and writes .bench/results.json."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import redis
+import structlog
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import bare, mail, ours
+from notifier.bootstrap import settle_memory
+from notifier.local.broker import EmbeddedBroker
+
+RESULTS = Path(".bench/results.json")
+Measure = Callable[[str, int], Coroutine[Any, Any, Any]]
+
+
+class Bench:
+    """Runs measurements in turn, theirs and ours, each on an emptied server."""
+
+    def __init__(self, url: str, rounds: int) -> None:
+        self._url = url
+        self._rounds = rounds
+
+    def _run(self, measure: Measure, count: int) -> Any:
+        with redis.Redis.from_url(self._url) as client:
+            client.flushall()
+        gc.collect()
+        return uvloop.run(measure(self._url, count))
+
+    def rates(self, bare_loop: Measure, own: Measure, count: int, unit: str) -> dict[str, float]:
+        """The median of the pairs' ratios, and the rates of that pair."""
+        pairs = [(self._run(bare_loop, count), self._run(own, count)) for _ in range(self._rounds)]
+        pairs.sort(key=lambda pair: pair[1] / pair[0])
+        theirs, mine = pairs[len(pairs) // 2]
+        return {
+            f"{unit}_per_s": round(mine),
+            f"bare_loop_{unit}_per_s": round(theirs),
+            "ratio": round(mine / theirs, 3),
+        }
+
+    def latency(self, count: int) -> dict[str, float]:
+        """Milliseconds, of all rounds together."""
+        theirs: list[float] = []
+        mine: list[float] = []
+        for _ in range(self._rounds):
+            theirs += self._run(bare.latency, count)
+            mine += self._run(ours.latency, count)
+        figures = {"p50": _percentile(mine, 50), "p99": _percentile(mine, 99)}
+        figures |= {"bare_p50": _percentile(theirs, 50), "bare_p99": _percentile(theirs, 99)}
+        return figures | {"p50_ratio": round(figures["p50"] / figures["bare_p50"], 2)}
+
+
+def _percentile(times: list[float], percent: int) -> float:
+    return round(statistics.quantiles(times, n=100)[percent - 1], 2)
+
+
+def measure(rounds: int, scale: float) -> dict[str, dict[str, float]]:
+    """All figures. `scale` makes the counts smaller or larger."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(Path(folder), persistent=True) as broker:
+        bench = Bench(broker.url, rounds)
+        return {
+            "fanout": bench.rates(bare.fan_out, ours.fan_out, int(20_000 * scale), "events"),
+            "latency_ms": bench.latency(int(500 * scale)),
+            "publish": bench.rates(bare.publish, ours.publish, int(20_000 * scale), "events"),
+            "email": bench.rates(mail.bare, mail.ours, int(2_000 * scale), "mails"),
+        }
+
+
+def _print(results: dict[str, dict[str, float]]) -> None:
+    table = Table(title="The service beside the bare loop of the same client and server, in one process")
+    for column in ("", "service", "bare loop", "ratio"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, title, unit in (
+        ("fanout", "fan-out: publish, route, three deliveries", "events"),
+        ("publish", "publish, in batches of 500", "events"),
+        ("email", "e-mail to a real sink", "mails"),
+    ):
+        row = results[name]
+        theirs, mine = row[f"bare_loop_{unit}_per_s"], row[f"{unit}_per_s"]
+        table.add_row(title, f"{mine:,.0f}/s", f"{theirs:,.0f}/s", f"{row['ratio']:.2f}")
+    latency = results["latency_ms"]
+    table.add_row(
+        "latency publish to handler, p50",
+        f"{latency['p50']} ms",
+        f"{latency['bare_p50']} ms",
+        f"{latency['p50_ratio']}",
+    )
+    table.add_row("latency publish to handler, p99", f"{latency['p99']} ms", f"{latency['bare_p99']} ms", "")
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs; the median pair is reported")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    settle_memory()
+    results = measure(options.rounds, options.scale)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    _print(results)
+
+
+if __name__ == "__main__":
+    main()
