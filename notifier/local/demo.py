@@ -19,6 +19,7 @@ from typing import Final
 
 from notifier.errors import ConfigurationError
 from notifier.local import chapters, story
+from notifier.local.causes import first_cause
 from notifier.local.evidence import differences
 from notifier.local.outcomes import Row, rows
 from notifier.local.stage import Stage, open_stage
@@ -63,7 +64,7 @@ async def run_demo(templates: Path, tell: Callable[[Step], None], log_file: Path
                 await chapters.tell_all(stage)
                 found = await _differences(stage)
         except BaseExceptionGroup as group:  # of the tasks on the stage; the first is the cause
-            raise _first(group) from None
+            raise first_cause(group) from None
         return Result(
             steps=tuple(narrator.steps),
             rows=tuple(rows(story.expectations(), stage.evidence, stage.began_at)),
@@ -77,11 +78,6 @@ async def _differences(stage: Stage) -> list[str]:
     stopped = await stage.end()
     found = [] if stopped else ["the worker did not stop in time"]
     return [*found, *differences(story.expectations(), stage.evidence), *await chapters.what_is_left(stage)]
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _copied(templates: Path, to: Path) -> Path:

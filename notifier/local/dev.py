@@ -20,6 +20,7 @@ from notifier.channel import Channel, InboxEntry
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local import happenings
 from notifier.local.broker import EmbeddedBroker, PortInUse
+from notifier.local.causes import first_cause
 from notifier.local.dev_folder import FOLDER, PushKeys, dev_folder, push_keys
 from notifier.local.happenings import Happening
 from notifier.local.mailbox import Mail, MailboxServer
@@ -30,11 +31,10 @@ from notifier.local.watched_inbox import WatchedInbox
 from notifier.local.worker_log import LogLine, worker_log
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
-from notifier.worker import ALL
+from notifier.worker import ALL, Worker
 
-PORT: Final = 6380
 PORTS: Final = 3
-"""The broker's port, and the two after it: mailbox server and push service."""
+"""How many in a row it takes: the broker's, then those of mail server and push service."""
 
 _DEFAULTS: Final = {  # nobody wants to wait for minutes to see what a retry or an alert looks like
     "NOTIFIER_ADMINS": ADMIN,
@@ -114,7 +114,8 @@ class Dev:
         finally:
             stopping.cancel()
         for task in done:
-            await task  # raises what a part broke down with
+            if error := task.exception():
+                raise first_cause(error)
 
     # The parts, in the order in which they start.
 
@@ -165,7 +166,6 @@ class Dev:
         for problem in self._templates.problems:
             then = "what needs it goes to the DLQ until it is mended"
             self._tell(happenings.template_broken(problem.template, problem.line, problem.reason, then))
-        stop = asyncio.Event()
         async with AsyncExitStack() as around:
             if "in_app" in channels:
                 channels["in_app"] = watched = WatchedInbox(channels["in_app"], self._entered)
@@ -173,8 +173,7 @@ class Dev:
             worker = await around.enter_async_context(
                 open_worker(self._runtime, channels, self._templates, [ALL])
             )
-            serving = asyncio.create_task(worker.run(stop))
-            try:
+            async with self._serving(worker) as serving:
                 started = asyncio.create_task(self._worker_started.wait())
                 await asyncio.wait([serving, started], return_when=asyncio.FIRST_COMPLETED)
                 started.cancel()
@@ -182,13 +181,22 @@ class Dev:
                     await serving  # raises, such as for a channel that can't be opened
                 self._vital.append(serving)
                 yield f"{' '.join(worker.roles)}; templates in {self._settings.templates}"
-            finally:
-                stop.set()
-                # Without a broker there is nothing to hand over, nor anybody to hand it to.
-                patience = _STOP if self._broker.exit_code is None else 0.0
-                _, late = await asyncio.wait([serving], timeout=patience)
-                for task in late:
-                    task.cancel()
+
+    @asynccontextmanager
+    async def _serving(self, worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+        stop = asyncio.Event()
+        serving = asyncio.create_task(worker.run(stop))
+        try:
+            yield serving
+        finally:
+            stop.set()
+            # Without a broker there is nothing to hand over, nor anybody to hand it to.
+            patience = _STOP if self._broker.exit_code is None else 0.0
+            await asyncio.wait([serving], timeout=patience)
+            serving.cancel()
+            await asyncio.wait([serving], timeout=1)
+        if serving.done() and not serving.cancelled() and (error := serving.exception()):
+            raise first_cause(error)
 
     # What happens.
 
