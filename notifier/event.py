@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from math import isfinite
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import available_timezones
@@ -69,8 +70,12 @@ def _locale(text: str) -> str:
     return text.replace("_", "-")
 
 
+# It looks through the zone files each time, which takes longer than all else that is done for a delivery.
+_time_zones = cache(available_timezones)
+
+
 def _time_zone(text: str) -> str:
-    if text not in available_timezones():
+    if text not in _time_zones():
         raise PydanticCustomError("time_zone", "is not a time zone such as Europe/Berlin")
     return text
 
