@@ -34,7 +34,7 @@ from notifier.keys import Keys
 from notifier.lanes import Lane, Lanes
 from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
-from notifier.sending import ACTIVE, EXPIRED, Render, Sender, about, error_name
+from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, about, error_name
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,8 @@ class Limits:
 class Deliveries:
     """The handler of one queue; give it to a `Consumer`."""
 
+    marks_owners = True
+
     def __init__(
         self,
         keys: Keys,
@@ -80,6 +82,7 @@ class Deliveries:
         self._hold_ms = int(limits.lane_hold / timedelta(milliseconds=1))
         self._inbox_limit = limits.inbox
         self._lanes = Lanes()
+        self._last_chance = asyncio.Lock()
         self._delivered = metrics.DELIVERIES.channel(channel.name)
         self._tells_deliveries = _is_enabled_for_debug()
 
@@ -162,7 +165,9 @@ class Deliveries:
     async def due(self, partitions: Sequence[Partition], room: int) -> None:
         """Takes parked lanes whose time has come."""
         lanes = max(1, room // len(partitions) // _LANE_ITEMS)
-        parks = [partition.parks for partition in partitions]
+        parks = [partition.settled_parks() for partition in partitions]
+        # A lane may be handed out again while what we did with it is on its way to the server.
+        in_hand = [frozenset(partition.in_hand) for partition in partitions]
         calls = [
             Call(
                 script("lanes_due"),
@@ -172,7 +177,7 @@ class Deliveries:
             for partition in partitions
         ]
         replies = await run_all(self._consumer.calls, calls)
-        for partition, seen, reply in zip(partitions, parks, replies, strict=True):
+        for partition, seen, before, reply in zip(partitions, parks, in_hand, replies, strict=True):
             if isinstance(reply, Fenced):
                 continue  # the next beat says so too, and acts
             if isinstance(reply, BrokerError):
@@ -181,14 +186,22 @@ class Deliveries:
             partition.next_due(next_due, seen)
             for lane, owners, waiting, *items in rows:
                 if partition.state in ACTIVE and self._lanes.find(partition, lane) is None:
-                    self._take_lane(partition, lane, owners, waiting, items)
+                    self._take_lane(partition, lane, owners, waiting, items, before)
         self._lanes.wake()
 
     def _take_lane(
-        self, partition: Partition, key: bytes, owners: int, waiting: int, items: list[bytes]
+        self,
+        partition: Partition,
+        key: bytes,
+        owners: int,
+        waiting: int,
+        items: list[bytes],
+        before: frozenset[bytes],
     ) -> None:
         # Whoever died over this lane died over its head.
         messages = [Message.from_parked(item, key, owners if i == 0 else 1) for i, item in enumerate(items)]
+        if any(message.id in before or message.id in partition.in_hand for message in messages):
+            return
         for message in messages:
             message.entry = DeliveryEntry.of(message.fields)
             self._consumer.take_in_hand(partition, message)
@@ -198,7 +211,10 @@ class Deliveries:
 
     async def drain(self, partition: Partition) -> None:
         await self._sender.stopped(partition)
-        self._lanes.drop(partition)
+        for lane in self._lanes.drop(partition):
+            if lane.parked:
+                partition.give_back(lane.key)
+        self._consumer.commit(partition)
 
     def forget(self, partition: Partition) -> None:
         self._lanes.drop(partition)
@@ -206,6 +222,7 @@ class Deliveries:
     # Sending.
 
     async def _runner(self) -> None:
+        runner = self._sender.runner()
         handled = 0
         while True:
             lane = self._lanes.take()
@@ -216,19 +233,33 @@ class Deliveries:
             if not partition.is_ours and not await partition.wait_until_ours():
                 continue
             if partition.state in ACTIVE:
-                await self._work(partition, lane)
+                await self._work(runner, partition, lane)
                 handled += 1
                 if handled % 64 == 0:  # a channel that never waits must not keep the loop to itself
                     await asyncio.sleep(0)
 
-    async def _work(self, partition: Partition, lane: Lane) -> None:
+    async def _work(self, runner: Runner, partition: Partition, lane: Lane) -> None:
         message = lane.waiting[0]
         if message.parked and message.deliveries > MAX_OWNERS:
             self._dead_letter(
                 partition, lane, message, _poison(message, partition.server_ms()), suppress=False
             )
             return
-        outcome = await self._sender.attempt(partition, message)
+        if message.deliveries == 1:
+            await self._try(runner, partition, lane, message)
+        elif message.deliveries < MAX_OWNERS:
+            await self._consumer.mark(partition, message)
+            await self._try(runner, partition, lane, message)
+        else:
+            # The last chance is one message's own: what was merely in hand beside the one that kills its
+            # worker, or was done and not yet settled, would be taken for poison with it.
+            async with self._last_chance:
+                await self._consumer.mark(partition, message)
+                await self._try(runner, partition, lane, message)
+                await self._consumer.committer.flushed(partition, until=partition.lease.deadline)
+
+    async def _try(self, runner: Runner, partition: Partition, lane: Lane, message: Message) -> None:
+        outcome = await self._sender.attempt(runner, partition, message)
         if outcome is None or partition.state is State.LOST:
             return
         if outcome is EXPIRED:
@@ -246,13 +277,13 @@ class Deliveries:
     # What follows.
 
     def _finish(self, partition: Partition, lane: Lane, message: Message, sent: Sent) -> None:
-        commands: list[Command] = []
+        commands: list[Command] | tuple[()] = ()
         if sent.inbox is not None:
             prefix = self._keys.inbox(message.entry.recipient.decode())
             entry = sent.inbox
-            commands.append(
+            commands = [
                 ("INBOX.ADD", prefix, entry.id, entry.created_ms, encode_entry(entry), self._inbox_limit)
-            )
+            ]
         self._take_off(partition, lane, message, commands)
 
     def _take_off(

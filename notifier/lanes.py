@@ -71,10 +71,13 @@ class Lanes:
         if lanes and lanes.get(lane.key) is lane:
             del lanes[lane.key]
 
-    def drop(self, partition: Partition) -> None:
-        """Forgets all lanes of a partition; ready ones are passed over when their turn comes."""
-        for lane in self._lanes.pop(partition, {}).values():
+    def drop(self, partition: Partition) -> list[Lane]:
+        """Forgets all lanes of a partition, and returns them; ready ones are passed over when their turn
+        comes."""
+        lanes = list(self._lanes.pop(partition, {}).values())
+        for lane in lanes:
             lane.waiting.clear()
+        return lanes
 
     def wake(self) -> None:
         """Calls one idle runner, if a lane is ready. Each that takes a lane calls the next."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -46,8 +47,7 @@ PROMOTE_AT_ONCE = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
+class _Event(NamedTuple):
     """An entry that could be read."""
 
     message: Message
@@ -68,6 +68,8 @@ class _Work:
 
 class Router:
     """The handler of the events queue, or of its DLQ; give it to a `Consumer`."""
+
+    marks_owners = False
 
     def __init__(
         self,

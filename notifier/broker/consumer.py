@@ -20,7 +20,7 @@ from notifier.broker.leases import Lease, Leases, Renewal
 from notifier.broker.line import Line
 from notifier.broker.partition import Partition, State
 from notifier.broker.reader import Entries, Reader
-from notifier.broker.scripts import Call, run_all, script
+from notifier.broker.scripts import Call, run, run_all, script
 from notifier.errors import BrokerError, Fenced
 from notifier.keys import GROUP, Keys
 
@@ -46,7 +46,13 @@ async def cancel_until_done(*tasks: asyncio.Task[None]) -> None:
 
 
 class Handler(Protocol):
-    """Does the work of a queue. It must finish, park or leave alone whatever it is given."""
+    """Does the work of a queue. It must finish, park or leave alone whatever it is given.
+
+    With `marks_owners` it calls `Consumer.mark` before it tries what earlier owners may have died of;
+    otherwise whatever a dead owner had in hand is held against the whole of it.
+    """
+
+    marks_owners: bool
 
     async def accept(self, batch: Batch) -> None:
         """New messages in hand, oldest first in each partition."""
@@ -111,6 +117,32 @@ class Consumer:
     def put_back(self, partition: Partition, messages: Sequence[Message]) -> None:
         """These are not in hand any more, and nothing about them changes in the server."""
         self.let_go(partition.let_go([message.id for message in messages]))
+
+    async def mark(self, partition: Partition, message: Message) -> None:
+        """Returns when the server knows that one more owner tries this message, or we are not to any more."""
+        call = Call(
+            script("mark"),
+            (partition.commit_keys[0], partition.stream, partition.commit_keys[3]),
+            (
+                partition.lease.token,
+                GROUP,
+                self._worker,
+                message.deliveries,
+                message.id,
+                message.lane if message.parked else "",
+            ),
+        )
+        pause = 0.05
+        while partition.state in {State.LIVE, State.RECOVERING}:
+            try:
+                await run(self.calls, call)
+                return
+            except Fenced:
+                self.lose(partition)
+            except BrokerError as error:
+                log.warning("mark_failed", queue=self.queue, error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def let_go(self, count: int) -> None:
         self._in_hand -= count
@@ -311,7 +343,14 @@ class Consumer:
             Call(
                 script("recover"),
                 partition.commit_keys[:2],
-                (partition.lease.token, GROUP, self._worker, partition.recover_from, page),
+                (
+                    partition.lease.token,
+                    GROUP,
+                    self._worker,
+                    partition.recover_from,
+                    page,
+                    int(not self._handler.marks_owners),
+                ),
             )
             for partition in partitions
         ]

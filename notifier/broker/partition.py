@@ -61,6 +61,7 @@ class Partition:
         # Lanes that this worker parked, with the count of changes after which the server knows it.
         self.parking: dict[bytes, int] = {}
         self.parks = 0
+        self._last_park = 0
         self.parks_settled_at = 0.0
         # Until the server says otherwise, some lane may be parked, and due.
         self.waiting_parked = 1
@@ -72,7 +73,8 @@ class Partition:
     # The lease.
 
     def renewed(self, renewal: Renewal) -> None:
-        self._clock_ms, self._clock_at = renewal.now_ms, time.monotonic()
+        # Taken as the time of the question: a clock that is slow would put off what was just promoted.
+        self._clock_ms, self._clock_at = renewal.now_ms, renewal.sent
         if not self.parking and self.parks_settled_at < renewal.sent:
             self.waiting_parked = renewal.waiting
             self.next_due_ms = renewal.next_due_ms
@@ -126,6 +128,8 @@ class Partition:
         self.operations += ("pop", lane, self._lane_key(lane), entry_id, due, len(commands))
         self._add(commands)
         self.taken_off.append(entry_id)
+        if due_ms is not None:
+            self._parked(lane, due_ms)
 
     def keep(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int) -> None:
         """Puts the head of a parked lane off until `due_ms`, with `item` in its place."""
@@ -136,6 +140,11 @@ class Partition:
         self.taken_off.append(entry_id)
         self._parked(lane, due_ms)
 
+    def give_back(self, lane: bytes) -> None:
+        """A parked lane that was handed out to us was not tried; the next owner may at once."""
+        self.operations += ("back", lane)
+        self.asked += 1
+
     def park(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int | None) -> None:
         """Moves an entry to the end of its lane's list. Without `due_ms` the lane is parked already."""
         append = ("RPUSH", self._lane_key(lane), item)
@@ -144,13 +153,17 @@ class Partition:
         self.move(entry_id, (append, due))
         self._parked(lane, due_ms)
 
+    def settled_parks(self) -> int:
+        """Our count of parks, if the server knows of all of them; else -1, which is no count."""
+        return self.parks if self._last_park <= self.settled else -1
+
     def next_due(self, due_ms: int, parks: int) -> None:
-        """What the server said is due next; `parks` is our count of when it was asked."""
+        """What the server said is due next; `parks` is `settled_parks` of when it was asked."""
         if parks == self.parks or 0 <= due_ms < self.next_due_ms:
             self.next_due_ms = due_ms
 
     def _parked(self, lane: bytes, due_ms: int | None) -> None:
-        self.parking[lane] = self.asked
+        self.parking[lane] = self._last_park = self.asked
         self.parks += 1
         self.waiting_parked = max(1, self.waiting_parked)
         if due_ms is not None and (self.next_due_ms < 0 or due_ms < self.next_due_ms):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -191,6 +191,32 @@ async def test_a_broker_that_was_away_for_longer_than_the_leases_is_read_again(
             await load.publish(20)
             await load.all_sent()
     load.assert_each_once_and_in_order()
+
+
+async def test_a_parked_delivery_that_was_made_while_the_broker_was_away_is_not_made_again(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    for u in PEOPLE:
+        post.answers[address_of(u)] = [TransientFailure("451", retry_after=0.5)]
+    async with open_proxy(service.url) as proxy:
+        through = replace(service, url=proxy.url)
+        async with through.worker([post], lease_ttl=timedelta(seconds=1), retry_max=timedelta(seconds=2)):
+            await load.publish(40)
+            await until(lambda: _equals(service.parked, 40))
+            gates = [post.hold(address_of(u)) for u in PEOPLE]
+            await until(lambda: post.at_once == 20)
+            await proxy.stop()
+            for gate in gates:
+                gate.set()
+            await until(lambda: len(post.sent) == 40)
+            await until(lambda: _has_run_out(service))
+            await proxy.start(proxy.port)
+            await load.all_sent()
+    load.assert_each_once_and_in_order()
+
+
+async def _equals(found: Callable[[], Awaitable[int]], wanted: int) -> bool:
+    return await found() == wanted
 
 
 async def _leases_run_out_while_away(proxy: Proxy, service: Service) -> None:

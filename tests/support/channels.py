@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.channel import Address, Block, Delivery, Sent, TransientFailure
+from notifier.channel import Address, Block, ChannelUnavailable, Delivery, Sent, TransientFailure
 from notifier.event import FcmDevice, Recipient
 from tests.support.ledger import Ledger
 
@@ -90,15 +90,17 @@ class ScriptedChannel:
 class LedgerChannel:
     """For processes of their own: notes every delivery in a file, before it says yes.
 
-    What an address begins with decides: `poison` ends the process at once, `slow` takes 50 ms, and
-    `flaky` fails at its first attempt.
+    What an address begins with decides: `slow` takes 50 ms; `flaky` fails at its first attempt; `poison`
+    ends the process at once, and `turns` does so at its second attempt, having failed at its first;
+    `stuck` fails once and then finds the channel unavailable, unless the process has UNSTUCK.
     """
 
     name = "post"
     blocks: Sequence[Block] = ()
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, unstuck: bool = False) -> None:
         self._ledger = ledger
+        self._unstuck = unstuck
 
     def addresses(self, recipient: Recipient) -> Sequence[Address]:
         return [Address("email", recipient.email)] if recipient.email else []
@@ -110,17 +112,21 @@ class LedgerChannel:
         """Nothing to close."""
 
     async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
-        if delivery.address.startswith("poison"):
-            self._ledger.note("poisoned", delivery.address, delivery.event_id)
+        address, attempt = delivery.address, delivery.attempt
+        if address.startswith("poison") or (address.startswith("turns") and attempt > 1):
+            self._ledger.note("poisoned", address, delivery.event_id)
             os._exit(99)
-        if delivery.address.startswith("slow"):
+        if address.startswith("slow"):
             await asyncio.sleep(0.05)
-        if delivery.address.startswith("flaky") and delivery.attempt == 1:
+        if address.startswith(("flaky", "turns", "stuck")) and attempt == 1:
             raise TransientFailure("once")
+        if address.startswith("stuck") and not self._unstuck:
+            self._ledger.note("stuck", address, delivery.event_id)
+            raise ChannelUnavailable("away", retry_after=60)
         self._ledger.note("sent", delivery.address, delivery.event_id)
         return Sent()
 
 
 def open_ledger_channel(environ: Mapping[str, str]) -> LedgerChannel:
     """The factory for `NOTIFIER_CHANNELS`; `LEDGER` is the file."""
-    return LedgerChannel(Ledger(Path(environ["LEDGER"])))
+    return LedgerChannel(Ledger(Path(environ["LEDGER"])), unstuck="UNSTUCK" in environ)

@@ -11,6 +11,7 @@
 --   pop  lane key id due n command ...   take the lane's head off its list, then run the commands;
 --                                        `due` (ms, or empty) is when to hand the lane out again
 --   keep lane key id n command ...       the head stays (the commands replace it)
+--   back lane                            the lane was handed out and not tried: it is due at once
 -- A command is: argc word ...; besides Redis's own there are INBOX.ADD and SCHEDULE.
 -- Returns OK, or the error FENCED.
 
@@ -79,6 +80,12 @@ while at <= #ARGV do
       end
     end
     commands(head)
+  elseif operation == 'back' then
+    local lane = word()
+    redis.call('ZADD', KEYS[3], 'XX', 0, lane)
+    if redis.call('HGET', KEYS[4], lane) == '1 ' .. ARGV[1] then
+      redis.call('HDEL', KEYS[4], lane)
+    end
   else
     local lane, key, id = word(), word(), word()
     local head = is_head(key, id)

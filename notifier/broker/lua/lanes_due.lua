@@ -6,7 +6,8 @@
 -- ARGV[4] hold (ms): when to hand a lane out again if nothing comes of it
 -- ARGV[5] prefix of the lanes' keys
 -- Returns {now, next due (ms, or -1), {{lane, owners, items waiting, item, ...}, ...}}, or the error
--- FENCED. `owners` counts the owners that have taken the head of this lane, this one included.
+-- FENCED. `owners` counts the owners that have had the head of this lane, this one included; from the
+-- second on mark.lua writes it down, before the head is tried.
 
 -- include fence
 
@@ -22,13 +23,12 @@ for _, lane in ipairs(redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIM
     redis.call('ZREM', KEYS[2], lane)
   else
     local before = redis.call('HGET', KEYS[3], lane)
-    local owners, token = 0, ''
+    local owners = 1
     if before then
-      owners, token = string.match(before, '^(%d+) (.*)$')
-    end
-    if token ~= ARGV[1] then
-      owners = owners + 1
-      redis.call('HSET', KEYS[3], lane, string.format('%d %s', owners, ARGV[1]))
+      local counted, token = string.match(before, '^(%d+) (.*)$')
+      owners = token == ARGV[1] and counted or counted + 1
+    else
+      redis.call('HSET', KEYS[3], lane, '1 ' .. ARGV[1])
     end
     redis.call('ZADD', KEYS[2], now + ARGV[4], lane)
     local row = redis.call('LRANGE', key, 0, ARGV[3] - 1)

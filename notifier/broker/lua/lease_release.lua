@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Ends a lease at once. What is still pending was never tried: its delivery count is taken back, so
--- that a clean stop does not look like an owner that died over it.
+-- Ends a lease at once. What is still pending was never tried: that we read it is not counted, so that
+-- a clean stop does not look like an owner that died over it.
 --
 -- KEYS[1] lease hash   KEYS[2] stream
 -- ARGV[1] token        ARGV[2] group   ARGV[3] consumer
@@ -17,8 +17,9 @@ local left = 0
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[2], '-', '+', 100000, ARGV[3])
 if not pending.err then
   for _, entry in ipairs(pending) do
-    local count = math.max(0, entry[4] - 1)
-    redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, entry[1], 'RETRYCOUNT', count, 'JUSTID')
+    if entry[4] == 1 then
+      redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, entry[1], 'RETRYCOUNT', 0, 'JUSTID')
+    end
     left = left + 1
   end
   if left == 0 then

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
 -- Claims pending entries, oldest first, one page: those of owners that died, and our own whose answer
--- was lost on the way. Only a change of owner counts as a delivery.
+-- was lost on the way.
 --
 -- KEYS[1] lease hash   KEYS[2] stream
 -- ARGV[1] token        ARGV[2] group   ARGV[3] consumer
 -- ARGV[4] where the page begins (an id, or "(" and an id)   ARGV[5] entries in a page
--- Returns {last id of the page or nil, {{id, fields, deliveries}, ...}}, or the error FENCED.
+-- ARGV[6] 1 if the change of owner is counted now, 0 if by mark.lua, before the entry is tried
+-- Returns {last id of the page or nil, {{id, fields, owners}, ...}}, or the error FENCED. `owners`
+-- counts those that have had the entry, this one included.
 
 -- include fence
 
@@ -15,13 +17,14 @@ end
 local page = redis.call('XPENDING', KEYS[2], ARGV[2], ARGV[4], '+', ARGV[5])
 local entries, last = {}, false
 for _, pending in ipairs(page) do
-  local id, holder, deliveries = pending[1], pending[2], pending[4]
-  if holder ~= ARGV[3] then
-    deliveries = deliveries + 1
+  local id, holder, counted = pending[1], pending[2], pending[4]
+  local owners = math.max(1, holder == ARGV[3] and counted or counted + 1)
+  if ARGV[6] == '1' or counted == 0 then
+    counted = owners
   end
-  local claimed = redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, id, 'RETRYCOUNT', deliveries)
+  local claimed = redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, id, 'RETRYCOUNT', counted)
   if claimed[1] then
-    entries[#entries + 1] = {id, claimed[1][2], deliveries}
+    entries[#entries + 1] = {id, claimed[1][2], owners}
   end
   last = id
 end
