@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import notifier
+from notifier.dead_letters import ALERT_TYPE
 from notifier.local.mailbox import MailboxServer
 
 ADMIN: Final = "ops@example.com"
@@ -26,4 +27,5 @@ def channel_environ(mailbox: MailboxServer, vapid_private_key: str) -> dict[str,
 def shipped_templates() -> Path:
     """The templates that stand beside the package, in a checkout and in the image; else `templates` here."""
     beside = Path(notifier.__file__).parent.parent / "templates"
-    return beside if beside.is_dir() else Path("templates")
+    # Ours have it; a folder of that name in site-packages is somebody else's.
+    return beside if (beside / ALERT_TYPE).is_dir() else Path("templates")
