@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
@@ -42,8 +41,7 @@ _MAX_CALL_ENTRIES = 200  # a script runs alone in the server: a millisecond or t
 _MAX_ROUND_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What became of one event: `recipients` in the order given, and those of them who had it before."""
 
     id: str
@@ -175,7 +173,7 @@ class _Core:
         return ()
 
     def _settle(
-        self, replies: Sequence[Any], chunks: Sequence[Sequence[_Entry]], duplicates: Mapping[int, list[str]]
+        self, replies: Sequence[Any], chunks: Sequence[Sequence[_Entry]], duplicates: dict[int, list[str]]
     ) -> None:
         """Notes who had an event before. Raises the first failure, after looking at every reply."""
         failure: BrokerError | None = None
@@ -187,7 +185,7 @@ class _Core:
             else:
                 for accepted, entry in zip(reply, entries, strict=True):
                     if not accepted:
-                        duplicates[entry.event].append(entry.recipient)
+                        duplicates.setdefault(entry.event, []).append(entry.recipient)
         if failure:
             raise failure
         if self._durability != "memory":
@@ -220,7 +218,11 @@ def _one(source: Source) -> _Encoded:
 
 def _accepted(events: Sequence[_Encoded], duplicates: Mapping[int, list[str]]) -> list[Accepted]:
     return [
-        Accepted(event.id, tuple(recipient.id for recipient in event.everyone()), tuple(duplicates[number]))
+        Accepted(
+            event.id,
+            tuple([recipient.id for recipient in event.everyone()]),
+            tuple(duplicates.get(number, ())),
+        )
         for number, (event, _, _) in enumerate(events)
     ]
 
@@ -253,7 +255,7 @@ class Publisher(_Core):
 
     def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._open()
-        duplicates: dict[int, list[str]] = {number: [] for number in range(len(events))}
+        duplicates: dict[int, list[str]] = {}
         for calls, chunks in self._rounds(keys, events):
             self._settle(run_all_sync(self._client, calls, self._then()), chunks, duplicates)
         return _accepted(events, duplicates)
@@ -291,7 +293,7 @@ class AsyncPublisher(_Core):
 
     async def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._opened(await run_all(self._client, *self._first_calls()))
-        duplicates: dict[int, list[str]] = {number: [] for number in range(len(events))}
+        duplicates: dict[int, list[str]] = {}
         for calls, chunks in self._rounds(keys, events):
             self._settle(await run_all(self._client, calls, self._then()), chunks, duplicates)
         return _accepted(events, duplicates)

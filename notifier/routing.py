@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from notifier.catalogue import EventKind
 from notifier.channel import Address, Channel
@@ -14,16 +14,14 @@ from notifier.event import EventBody, Recipient
 EVERY = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(NamedTuple):
     """A channel that was not used, and why: expired, muted, no_address."""
 
     channel: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """One delivery for each (channel, address), and a reason for each channel without one."""
 
     deliveries: Sequence[tuple[str, Address]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -39,6 +40,17 @@ class Unrenderable(PermanentFailure):
     """The template's fault, not the provider's: a mended template mends what waits in the DLQ."""
 
 
+class Runner:
+    """A task that sends one delivery after another, and since when it is at the present one."""
+
+    __slots__ = ("began", "is_overdue", "task")
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self.task = task
+        self.began = math.inf
+        self.is_overdue = False
+
+
 class Sender:
     """Sends for one queue. `run` must be running: it ends sends that take too long."""
 
@@ -48,10 +60,9 @@ class Sender:
         self._channel = channel
         self._render = render
         self._timeout = timeout.total_seconds()
-        # When each send that is under way began. One task looks at all of them, because a timer for each
-        # costs more than a send that is quick.
-        self._began: dict[asyncio.Task[object], float] = {}
-        self._overdue: set[asyncio.Task[object]] = set()
+        # One task looks at all sends that are under way, because a timer for each costs more than a send
+        # that is quick.
+        self._runners: list[Runner] = []
         self._stopped: dict[Partition, asyncio.Event] = {}
 
     async def run(self) -> None:
@@ -59,10 +70,18 @@ class Sender:
         while True:
             await asyncio.sleep(self._timeout / 20)
             late = time.monotonic() - self._timeout
-            for task in [task for task, began in self._began.items() if began < late]:
-                if task not in self._overdue:
-                    self._overdue.add(task)
-                    task.cancel()
+            for runner in self._runners:
+                if runner.began < late and not runner.is_overdue:
+                    runner.is_overdue = True
+                    runner.task.cancel()
+
+    def runner(self) -> Runner:
+        """To be asked for by each task that sends, once."""
+        task = asyncio.current_task()
+        assert task is not None
+        runner = Runner(task)
+        self._runners.append(runner)
+        return runner
 
     async def stopped(self, partition: Partition) -> None:
         """Returns when nothing of this partition is being sent."""
@@ -71,7 +90,9 @@ class Sender:
             await self._stopped[partition].wait()
         self._stopped.pop(partition, None)
 
-    async def attempt(self, partition: Partition, message: Message) -> Sent | DeliveryError | None:
+    async def attempt(
+        self, runner: Runner, partition: Partition, message: Message
+    ) -> Sent | DeliveryError | None:
         """What came of one attempt. EXPIRED: it was too late for one. None: there was none, because the
         partition went away while the channel was down."""
         while True:
@@ -87,7 +108,7 @@ class Sender:
                 return EXPIRED if expired else None
             partition.running += 1
             try:
-                outcome = await self._send(message)
+                outcome = await self._send(runner, message)
             finally:
                 partition.running -= 1
                 if not partition.running and partition in self._stopped:
@@ -97,14 +118,13 @@ class Sender:
                     self.breaker.abandoned()
                 return outcome
             if not isinstance(outcome, ChannelUnavailable):
-                self.breaker.worked()
+                if self.breaker.is_open:
+                    self.breaker.worked()
                 return outcome
             self._unavailable(outcome)
 
-    async def _send(self, message: Message) -> Sent | DeliveryError:
-        task = asyncio.current_task()
-        assert task is not None
-        self._began[task] = time.monotonic()
+    async def _send(self, runner: Runner, message: Message) -> Sent | DeliveryError:
+        runner.began = time.monotonic()
         try:
             delivery = _delivery(self._channel.name, message)
             content = _NOTHING
@@ -121,24 +141,24 @@ class Sender:
         except InvalidInput as error:
             return PermanentFailure(f"the entry does not hold an event: {error}")
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
-            return self._raised(error, task, message)
+            return self._raised(error, runner, message)
         finally:
-            del self._began[task]
-            if task in self._overdue:  # the channel answered in the same moment, or swallowed it
-                self._overdue.discard(task)
-                task.uncancel()
+            runner.began = math.inf
+            if runner.is_overdue:  # the channel answered in the same moment, or swallowed it
+                runner.is_overdue = False
+                runner.task.uncancel()
 
     def _raised(
-        self, error: Exception | asyncio.CancelledError, task: asyncio.Task[object], message: Message
+        self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
     ) -> TransientFailure:
         """A channel's bug is an outcome too: retried, then dead-lettered. A future of its own that was
         cancelled is such a bug; that somebody cancels us is not."""
         if isinstance(error, asyncio.CancelledError):
-            if task in self._overdue:
-                self._overdue.discard(task)
-                if task.uncancel() == 0:
+            if runner.is_overdue:
+                runner.is_overdue = False
+                if runner.task.uncancel() == 0:
                     return TransientFailure(f"no outcome within {self._timeout:g} s")
-            if task.cancelling():
+            if runner.task.cancelling():
                 raise error
         log.error("channel_raised", exc_info=error, **about(self._queue, message))
         return TransientFailure(f"{type(error).__name__}: {error}")

@@ -80,7 +80,10 @@ class DeliveryEntry(NamedTuple):
     @classmethod
     def of(cls, fields: Sequence[bytes]) -> DeliveryEntry:
         """From flat fields. Raises MalformedEntry."""
-        head, event = values(fields, DELIVERY_FIELDS)
+        if len(fields) == 4 and fields[0] == b"head" and fields[2] == b"event":
+            _, head, _, event = fields
+        else:
+            head, event = values(fields, DELIVERY_FIELDS)
         lines = head.split(b"\n")
         if lines[0] != WIRE_VERSION:
             raise MalformedEntry("head", f"wire format {lines[0].decode(errors='replace')[:20]} is not known")
