@@ -12,7 +12,7 @@ import pytest
 from notifier.channel import Block
 from notifier.errors import ConfigurationError, TemplateError
 from notifier.event import Event, Recipient, parse_event
-from notifier.rendering import TemplateFolder
+from notifier.rendering import TemplateFolder, check
 
 CHANNELS = {
     "email": (Block("subject", "line"), Block("body", "html"), Block("text", "text", derived_from="body")),
@@ -565,7 +565,7 @@ SAMPLE = '{"type": "like", "recipient": {"id": "u1"}, "data": {"x": "v"}}'
 def test_a_good_folder_has_no_problems(tmp_path: Path, write: Write) -> None:
     write("like/push.jinja", PUSH)
     write("like/sample.json", SAMPLE)
-    assert load(tmp_path).check() == []
+    assert check(load(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -586,7 +586,7 @@ def test_check_renders_with_the_sample_and_names_what_is_wrong(
 ) -> None:
     write("like/push.jinja", PUSH)
     write("like/sample.json", sample)
-    problems = [str(problem) for problem in load(tmp_path).check()]
+    problems = [str(problem) for problem in check(load(tmp_path))]
     assert len(problems) == 1
     assert problems[0].startswith(message)
 
@@ -601,7 +601,7 @@ def test_check_reports_every_problem_of_every_version(tmp_path: Path, write: Wri
     write("bare/push.jinja", PUSH)
     write("odd/push.jinja", PUSH)
     write("odd/event.toml", "digest = 1")
-    assert [(p.template, p.line) for p in folder.check()] == [
+    assert [(p.template, p.line) for p in check(folder)] == [
         ("bare/sample.json", None),
         ("like/email.jinja", 1),
         ("like/push.de.jinja", 1),

@@ -26,9 +26,11 @@ TypeArgument = Annotated[
 
 def check(as_json: JsonOption = False) -> None:
     """Compile every template and render it with its sample; exit 1 when something is wrong."""
+    from notifier import rendering
+
     settings, channels = _configured()
     folder = _open(settings, channels)
-    problems = folder.check()
+    problems = rendering.check(folder)
     types = len(folder.catalogue.kinds) + len(folder.catalogue.broken)
     templates = sum(path.endswith(".jinja") for path in folder.sources)
     if as_json:
@@ -88,8 +90,9 @@ def _rendered(
     folder: TemplateFolder, event_type: str, names: tuple[str, ...], locale: str | None
 ) -> dict[str, Mapping[str, str]]:
     from notifier.event import parse_recipient
+    from notifier.rendering import sample_of
 
-    event = folder.sample(event_type)
+    event = sample_of(folder, event_type)
     recipient = event.everyone()[0]
     if locale is not None:
         checked = parse_recipient({"id": recipient.id, "locale": locale})

@@ -8,7 +8,7 @@ from typing import Any, Final
 from notifier.errors import TemplateError
 from notifier.event import Recipient, WebPushDevice
 from notifier.recipients import Recipients
-from notifier.rendering import TemplateFolder
+from notifier.rendering import TemplateFolder, sample_of
 
 SEEDED: Final = (
     Recipient(
@@ -42,7 +42,7 @@ def example(templates: TemplateFolder) -> str:
     found = []
     for event_type in templates.catalogue.kinds:
         try:
-            sample = templates.sample(event_type)
+            sample = sample_of(templates, event_type)
         except TemplateError:
             continue  # there are others; `notifier templates check` tells of it
         event: dict[str, Any] = {"type": event_type, "recipient": SEEDED[0].id}

@@ -31,7 +31,7 @@ Filters, beside those of Jinja
     actor | name("Someone")       the name, or the fallback when there is none
 """
 
-from notifier.rendering.check import Problem
+from notifier.rendering.check import Problem, check, sample_of
 from notifier.rendering.folder import DEFAULT_LOCALE, TemplateFolder
 
-__all__ = ["DEFAULT_LOCALE", "Problem", "TemplateFolder"]
+__all__ = ["DEFAULT_LOCALE", "Problem", "TemplateFolder", "check", "sample_of"]

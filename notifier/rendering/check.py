@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from notifier.catalogue import SAMPLE_FILE, EventKind, template_names
-from notifier.errors import InvalidEvent, TemplateError
+from notifier.errors import ConfigurationError, InvalidEvent, TemplateError
 from notifier.event import Event, parse_event
-
-if TYPE_CHECKING:
-    from notifier.rendering.folder import TemplateFolder
+from notifier.rendering.folder import TemplateFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +40,19 @@ def sample_of(folder: TemplateFolder, event_type: str) -> Event:
     return event
 
 
-def check_loaded(folder: TemplateFolder) -> list[Problem]:
-    """The problems of a folder that was just loaded, and of rendering each template with its sample."""
-    found = list(folder.problems)
-    for kind in folder.catalogue.kinds.values():
-        found.extend(_sample_problems(folder, kind))
+def check(folder: TemplateFolder) -> list[Problem]:
+    """Compile everything anew, and render each template of each event type with its sample.
+
+    What is loaded stays as it is.
+    """
+    fresh = TemplateFolder(folder.path, folder.channels, default_locale=folder.default_locale)
+    try:
+        fresh.load()
+    except ConfigurationError as error:
+        return [Problem(str(folder.path), None, error.reason)]
+    found = list(fresh.problems)
+    for kind in fresh.catalogue.kinds.values():
+        found.extend(_sample_problems(fresh, kind))
     # A template that does not compile says so when it is loaded, and again when it is rendered.
     unique = {str(error): error for error in found}.values()
     return sorted(

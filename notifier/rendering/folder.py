@@ -10,8 +10,7 @@ from typing import Final
 from notifier.catalogue import Catalogue, read_catalogue, template_names
 from notifier.channel import Block
 from notifier.errors import ConfigurationError, TemplateError
-from notifier.event import Event, EventBody, Recipient
-from notifier.rendering.check import Problem, check_loaded, sample_of
+from notifier.event import EventBody, Recipient
 from notifier.rendering.compiler import Compiler, fallbacks
 from notifier.rendering.files import SETTING, Fingerprint, Snapshot, fingerprint, snapshot
 from notifier.rendering.message import Message
@@ -114,22 +113,6 @@ class TemplateFolder:
             if found is not None:
                 raise TemplateError(found.template, found.reason, found.line)
         raise TemplateError(f"{event_type}/{channel}.jinja", "does not exist")
-
-    def check(self) -> list[Problem]:
-        """Compile everything anew, and render each template of each event type with its sample.
-
-        It leaves what is loaded as it is.
-        """
-        fresh = TemplateFolder(self.path, self.channels, default_locale=self.default_locale)
-        try:
-            fresh.load()
-        except ConfigurationError as error:
-            return [Problem(str(self.path), None, error.reason)]
-        return check_loaded(fresh)
-
-    def sample(self, event_type: str) -> Event:
-        """The sample event of a type. Raises TemplateError, which names the field that is wrong."""
-        return sample_of(self, event_type)
 
     def _compile(self, found: Snapshot) -> _Loaded:
         last = self._loaded
