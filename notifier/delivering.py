@@ -240,13 +240,12 @@ class Deliveries:
 
     async def _work(self, runner: Runner, partition: Partition, lane: Lane) -> None:
         message = lane.waiting[0]
-        if message.parked and message.deliveries > MAX_OWNERS:
+        if message.deliveries == 1:
+            await self._try(runner, partition, lane, message)
+        elif message.deliveries > MAX_OWNERS:  # of a parked lane; others were buried as they came in
             self._dead_letter(
                 partition, lane, message, _poison(message, partition.server_ms()), suppress=False
             )
-            return
-        if message.deliveries == 1:
-            await self._try(runner, partition, lane, message)
         elif message.deliveries < MAX_OWNERS:
             await self._consumer.mark(partition, message)
             await self._try(runner, partition, lane, message)
@@ -291,8 +290,8 @@ class Deliveries:
     ) -> None:
         """Removes the message from where it lies in the server, with the commands, and goes on."""
         if message.parked:
-            rest = len(lane.waiting) == 1 and lane.behind > 0
-            partition.pop(lane.key, message.id, 0 if rest else None, commands)
+            is_last = len(lane.waiting) == 1
+            partition.pop(lane.key, message.id, commands, is_last=is_last, behind=lane.behind)
         elif commands:
             partition.move(message.id, commands)
         else:

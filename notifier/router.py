@@ -98,8 +98,9 @@ class Router:
         works = []
         for partition, found in events.items():
             work = _Work(partition)
+            now = datetime.fromtimestamp(partition.server_ms() / 1000, UTC)
             for event, profile in zip(found, profiles.get(partition.number, ()), strict=True):
-                self._plan(work, event, profile, kinds[event.body.type])
+                self._plan(work, event, profile, kinds[event.body.type], now)
             if work.messages:
                 partition.steps += 1
                 work.step = partition.steps
@@ -154,15 +155,15 @@ class Router:
 
     # Fanning out.
 
-    def _plan(self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind) -> None:
+    def _plan(
+        self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind, now: datetime
+    ) -> None:
         body, message = event.body, event.message
         try:
             recipient = parse_recipient(profile).with_inline(event.inline) if profile else event.inline
         except InvalidRecipient as error:
             self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", body.type)
             return
-        now_ms = work.partition.server_ms()
-        now = datetime.fromtimestamp(now_ms / 1000, UTC)
         try:
             plan = route(body, recipient, kind, self._channels, now)
             deliveries = self._heads(event, recipient, plan)
@@ -187,8 +188,10 @@ class Router:
             expires,
             [(address.key, address.value) for _, address in plan.deliveries],
         )
-        numbers = [self._numbers[channel] for channel, _ in plan.deliveries]
-        return [word for pair in zip(numbers, found, strict=True) for word in pair]
+        words: list[Argument] = []
+        for (channel, _), head in zip(plan.deliveries, found, strict=True):
+            words += (self._numbers[channel], head)
+        return words
 
     def _tell_skip(self, skip: Skip, body: EventBody, recipient_id: str) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()

@@ -107,7 +107,7 @@ def heads(
     begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
     end = f"\n{accepted_ms}\n{expires_ms}"
     found = [f"{begin}{key}\n{value}{end}" for key, value in addresses]
-    if any(head.count("\n") != _HEAD_LINES - 1 for head in found):
+    if "".join(found).count("\n") != (_HEAD_LINES - 1) * len(found):
         raise MalformedEntry("address", "has a line break")
     return found
 

@@ -122,14 +122,17 @@ class Partition:
         self._add(commands)
         self.taken_off.append(entry_id)
 
-    def pop(self, lane: bytes, entry_id: bytes, due_ms: int | None, commands: Sequence[Command]) -> None:
-        """Takes the head off a parked lane; `due_ms` is when to hand out what is behind it."""
-        due = "" if due_ms is None else due_ms
+    def pop(
+        self, lane: bytes, entry_id: bytes, commands: Sequence[Command], *, is_last: bool, behind: int
+    ) -> None:
+        """Takes the head off a parked lane. After the last that we have in hand, what is behind it in the
+        list is due at once: `behind` items that we know of, and perhaps one that arrived meanwhile."""
+        due = 0 if is_last else ""
         self.operations += ("pop", lane, self._lane_key(lane), entry_id, due, len(commands))
         self._add(commands)
         self.taken_off.append(entry_id)
-        if due_ms is not None:
-            self._parked(lane, due_ms)
+        if is_last and behind:
+            self._parked(lane, 0)
 
     def keep(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int) -> None:
         """Puts the head of a parked lane off until `due_ms`, with `item` in its place."""
