@@ -1,0 +1,141 @@
+"""A worker process: its roles, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from notifier.broker.consumer import cancel_until_done
+from notifier.errors import BrokerUnavailable, ConfigurationError
+from notifier.local.broker import free_port
+from notifier.worker import chosen_roles
+from tests.support.channels import ScriptedChannel
+from tests.support.service import Service, address_of, open_service, ping
+from tests.support.waiting import until
+
+CHANNELS = {"post": ScriptedChannel("post"), "pigeon": ScriptedChannel("pigeon")}
+
+
+@pytest.fixture
+async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with open_service(redis_url, tmp_path) as service:
+        yield service
+
+
+def test_roles_are_put_in_the_order_of_the_way_of_an_event() -> None:
+    assert chosen_roles(["dead_letters", "post", "router", "post"], CHANNELS) == (
+        "router",
+        "post",
+        "dead_letters",
+    )
+    assert chosen_roles(["pigeon", "all"], CHANNELS) == ("router", "post", "pigeon", "dead_letters")
+
+
+def test_an_unknown_role_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigurationError, match="sms is not one of router, post, pigeon, dead_letters, all"):
+        chosen_roles(["sms"], CHANNELS)
+
+
+async def test_a_worker_opens_and_closes_only_the_channels_that_it_sends_with(service: Service) -> None:
+    post, pigeon = ScriptedChannel("post"), ScriptedChannel("pigeon")
+    async with service.worker([post, pigeon], ["router", "post"]):
+        await until(lambda: post.opened)
+    assert (post.opened, post.closed) == (1, 1)
+    assert (pigeon.opened, pigeon.closed) == (0, 0)
+    async with service.worker([post, pigeon], ["dead_letters"]):
+        await until(lambda: pigeon.opened)
+    assert (post.opened, pigeon.opened, pigeon.closed) == (2, 1, 1)
+
+
+class ShutChannel(ScriptedChannel):
+    async def open(self) -> None:
+        raise ConfigurationError("SHUT_KEY", "is missing")
+
+
+async def test_a_channel_that_can_not_be_opened_stops_the_start_and_closes_the_others(
+    service: Service,
+) -> None:
+    post = ScriptedChannel("post")
+    with pytest.raises(ConfigurationError, match="SHUT_KEY"):
+        async with service.worker([post, ShutChannel("shut")], ["all"]) as worker:
+            await worker.task
+    assert (post.opened, post.closed) == (1, 1)
+    assert await service.owners("post") == {}
+
+
+async def test_each_role_in_a_process_of_its_own_makes_the_same_way(service: Service) -> None:
+    post = ScriptedChannel()
+    async with (
+        service.worker([post], ["router"]),
+        service.worker([post], ["post"]),
+        service.worker([post], ["dead_letters"]),
+    ):
+        await service.publish(ping("e0", "ada"))
+        await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+
+
+async def test_a_broker_that_can_not_be_reached_at_the_start_is_told(service: Service) -> None:
+    lost = Service(f"redis://127.0.0.1:{free_port()}", service.client, service.publisher, service.templates)
+    with pytest.raises(BrokerUnavailable):
+        async with lost.worker([ScriptedChannel()]):
+            pytest.fail("it started")
+
+
+async def test_another_number_of_partitions_is_refused_at_the_start(service: Service) -> None:
+    await service.publish(ping("e0", "ada"))
+    with pytest.raises(ConfigurationError, match="NOTIFIER_PARTITIONS: is 4, but this installation"):
+        async with service.worker([ScriptedChannel()], partitions=4):
+            pytest.fail("it started")
+
+
+async def test_a_worker_starts_and_works_off_a_server_at_its_memory_limit(service: Service) -> None:
+    post = ScriptedChannel()
+    async with service.worker([post], ["router"]):
+        await service.publish(*(ping(f"e{i}", "ada") for i in range(20)))
+        await until(lambda: service.nothing_left("events"))
+    await service.client.config_set("maxmemory", 1)
+    async with service.worker([post], ["post"]):
+        await until(lambda: len(post.sent) == 20)
+        await until(lambda: service.nothing_left("post"))
+
+
+async def test_a_template_that_is_added_while_it_runs_is_picked_up(service: Service) -> None:
+    post = ScriptedChannel()
+    async with service.worker([post], ["all"], dlq_delay=timedelta(seconds=2)):  # it looks once a second
+        (service.templates / "news").mkdir()
+        (service.templates / "news" / "event.toml").write_text("")
+        await service.publish(ping("e0", "ada", type="news"))
+        await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+
+
+async def test_two_workers_in_one_process_stop_one_after_the_other(service: Service) -> None:
+    post = ScriptedChannel()
+    async with service.worker([post], ["all"]) as one, service.worker([post], ["all"]):
+        await service.publish(*(ping(f"e{i}", f"u{i}") for i in range(50)))
+        await one.stop()
+        await until(lambda: len(post.sent) == 50)
+        await until(lambda: service.nothing_left("events", "post"))
+    assert len(post.attempts) == 50
+
+
+async def test_a_task_that_swallows_a_cancellation_is_cancelled_until_it_is_done() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await cancel_until_done(task)
+    assert task.cancelled()
+    assert swallowed == 2
