@@ -93,6 +93,7 @@ class Consumer:
         self._timer = asyncio.Event()
         self._reading = asyncio.Lock()
         self._closing = False
+        self._tasks: asyncio.TaskGroup | None = None
         self._drains: set[asyncio.Task[None]] = set()
         self._commits, self._beats = Line(client), Line(client)
         self.calls = Line(client)
@@ -158,6 +159,7 @@ class Consumer:
         """
         self._handler = handler
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             committing = tasks.create_task(self.committer.run())
             beating = tasks.create_task(self._leases.run())
             reading = tasks.create_task(self._read())
@@ -251,8 +253,8 @@ class Consumer:
         partitions = [
             p for lease in leases if (p := self.partitions.get(lease.partition)) and p.lease is lease
         ]
-        if partitions and not self._closing:
-            drain = asyncio.create_task(self._hand_over(partitions))
+        if partitions and not self._closing and self._tasks is not None:
+            drain = self._tasks.create_task(self._hand_over(partitions))
             self._drains.add(drain)
             drain.add_done_callback(self._drains.discard)
 
