@@ -1,13 +1,14 @@
 """Fenced blocks of a Markdown file, and what their info strings ask for.
 
-    ```console                 commands after `$ `, run in order in the file's own shell; what follows a
-                               command is its output
-    ```console in=NAME         one command that stays up, in a terminal called NAME
-    ```text in=NAME            lines that come up in that terminal, in any order
-    ```LANGUAGE file=PATH      the content of a file, written there
-    ```LANGUAGE of=PATH        the content of a file of the repository, compared
-    ```python                  a script, run
-    <!-- before COMMAND -->    run first, and not shown to readers
+```console                 commands after `$ `, run in order in the file's own shell; what follows a
+                           command is its output
+```console in=NAME         one command that stays up, in a terminal called NAME
+```text in=NAME            lines that come up in that terminal, in any order
+```LANGUAGE file=PATH      the content of a file, written there
+```LANGUAGE of=PATH        the content of a file of the repository, compared
+```python                  a script, run
+```text of=script          what the last script printed
+<!-- before COMMAND -->    run first, and not shown to readers
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class Reader:
         self._logs = folder
         self._ports = ports
         self._code = 0
+        self._printed = ""
         self._windows: dict[str, Window] = {}
         self._folder.mkdir()
         for name in ("templates", "examples"):
@@ -112,8 +113,12 @@ class Reader:
             target = self._folder / info["file"]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
+        elif info.get("of") == "script":
+            assert shows(text, self._printed), f"{block.where}: the script printed {self._printed!r}"
         elif "of" in info:
-            assert block.text == (ROOT / info["of"]).read_text(encoding="utf-8"), f"{block.where} is out of date"
+            assert block.text == (ROOT / info["of"]).read_text(encoding="utf-8"), (
+                f"{block.where} is out of date"
+            )
         elif block.language == "text" and "in" in info:
             self._windows[info["in"]].wait_for(text, block.where)
         elif block.language == "console" and "in" in info:
@@ -150,6 +155,7 @@ class Reader:
         while True:
             real = self._shell(command.text)
             if shows(command.output, real) and (self._code == 0 or may_fail):
+                self._printed = real
                 return
             if not command.text.startswith(_LOOKS) or time.monotonic() > end:
                 pytest.fail(

@@ -46,7 +46,9 @@ def test_headings_name_the_arguments_of_a_command() -> None:
         words = [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
         words = [
             word if p.required else f"[{word}...]"
-            for word, p in zip(words, (p for p in command.params if p.param_type_name == "argument"), strict=True)
+            for word, p in zip(
+                words, (p for p in command.params if p.param_type_name == "argument"), strict=True
+            )
         ]
         yield " ".join([path, *words])
         for name, child in getattr(command, "commands", {}).items():

@@ -35,7 +35,9 @@ def test_a_reader_can_follow_it_with_notifier_dev(path: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, broker: EmbeddedBroker, redis_url: str) -> None:
+def test_the_demo_prints_what_the_readme_shows(
+    tmp_path: Path, broker: EmbeddedBroker, redis_url: str
+) -> None:
     with Reader(tmp_path, {DEV_PORT: broker.port}) as reader:
         assert reader.follow(ROOT / "README.md") >= 2
     with redis.Redis.from_url(redis_url) as client:
@@ -45,7 +47,9 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, broker: EmbeddedB
 
 
 @pytest.mark.parametrize("path", ["reference/events.md"])
-def test_the_snippets_of_a_reference_run(path: str, tmp_path: Path, broker: EmbeddedBroker, redis_url: str) -> None:
+def test_the_snippets_of_a_reference_run(
+    path: str, tmp_path: Path, broker: EmbeddedBroker, redis_url: str
+) -> None:
     with Reader(tmp_path, {DEV_PORT: broker.port}) as reader:
         assert reader.follow(DOCS / path) >= 1
 

@@ -10,6 +10,7 @@ import pytest
 
 from notifier import catalogue
 from notifier.bootstrap import open_channels
+from notifier.cli.letters import _ADVICE
 from notifier.event import Actor, Event, Recipient
 from notifier.rendering.filters import FILTERS
 from notifier.rendering.sandbox import NAMES
@@ -41,14 +42,18 @@ def test_every_field_of_a_model_is_documented(heading: str, model: type) -> None
 
 
 def test_the_blocks_of_the_channels_are_documented_with_their_limits() -> None:
-    rows = re.findall(r"^\| (?:`(\w+)`)? *\| `(\w+)` \| (.*) \|$", section("templates.md", "Blocks"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?:`(\w+)`)? *\| `(\w+)` \| (.*) \|$", section("templates.md", "Blocks"), re.MULTILINE
+    )
     told: dict[tuple[str, str], str] = {}
     channel = ""
     for name, block, text in rows:
         channel = name or channel
         told[channel, block] = text
     real = {
-        (name, block.name): block for name, one in open_channels(Settings(), {}).items() for block in one.blocks
+        (name, block.name): block
+        for name, one in open_channels(Settings(), {}).items()
+        for block in one.blocks
     }
     assert told.keys() == real.keys()
     for place, block in real.items():
@@ -93,3 +98,10 @@ def test_every_log_event_is_documented_with_its_level() -> None:
 
 def test_the_sources_of_log_events_are_found() -> None:
     assert {"worker_started", "delivery_dead", "partition_lost", "breaker_closed"} <= {n for n, _ in logged()}
+
+
+def test_the_advice_for_every_error_is_in_the_how_to() -> None:
+    text = (ROOT / "docs/how-to/handle-dead-letters.md").read_text()
+    table = text.partition("| error | what happened |")[2].partition("\n\n")[0]
+    # The breaker keeps the attempts of ChannelUnavailable from being counted, so only a second try dies of it.
+    assert set(first_column(table)) == set(_ADVICE) - {"ChannelUnavailable"}

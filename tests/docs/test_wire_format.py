@@ -67,7 +67,9 @@ def test_the_check_vectors_hold() -> None:
 
 def test_the_fields_stand_there_in_the_order_of_the_code() -> None:
     table = PAGE.partition("## 3.")[2].partition("```")[0]
-    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == tuple(n.decode() for n in EVENT_FIELDS)
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == tuple(
+        n.decode() for n in EVENT_FIELDS
+    )
     internal = PAGE.partition("## Internal entries")[2]
     assert "fields `head` and `event`" in internal
     assert tuple(name.decode() for name in DELIVERY_FIELDS) == ("head", "event")
