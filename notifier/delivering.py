@@ -164,10 +164,13 @@ class Deliveries:
 
     async def due(self, partitions: Sequence[Partition], room: int) -> None:
         """Takes parked lanes whose time has come."""
+        partitions = [partition for partition in partitions if partition.lists_are_settled]
+        if not partitions:
+            return  # after the next commit
         lanes = max(1, room // len(partitions) // _LANE_ITEMS)
         parks = [partition.settled_parks() for partition in partitions]
-        # A lane may be handed out again while what we did with it is on its way to the server.
-        in_hand = [frozenset(partition.in_hand) for partition in partitions]
+        # A lane that we have had for long is handed out again, perhaps just as we are done with it.
+        in_hand = [frozenset(partition.from_lists) for partition in partitions]
         calls = [
             Call(
                 script("lanes_due"),
@@ -200,7 +203,7 @@ class Deliveries:
     ) -> None:
         # Whoever died over this lane died over its head.
         messages = [Message.from_parked(item, key, owners if i == 0 else 1) for i, item in enumerate(items)]
-        if any(message.id in before or message.id in partition.in_hand for message in messages):
+        if any(message.id in before for message in messages):
             return
         for message in messages:
             message.entry = DeliveryEntry.of(message.fields)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from notifier.broker import meta
 from notifier.broker.connection import connect, connect_sync
+from notifier.broker.entries import Checked
 from notifier.broker.line import Command
 from notifier.broker.scripts import Call, run_all, run_all_sync, script
 from notifier.errors import (
@@ -66,6 +67,7 @@ class _Entry(NamedTuple):
     partition: int
     seen: str
     due_ms: int | str
+    checked: str
     to: bytes
     body: bytes
 
@@ -140,10 +142,12 @@ class _Core:
     def _entries(self, keys: Keys, events: Sequence[_Encoded]) -> Iterator[_Entry]:
         for number, (event, body, tos) in enumerate(events):
             due = int(event.deliver_at.timestamp() * 1000) if event.deliver_at else ""
+            expires = str(int(event.expires_at.timestamp() * 1000)) if event.expires_at else ""
+            checked = Checked(event.id, event.type, expires).line()
             for recipient, to in zip(event.everyone(), tos, strict=True):
                 partition = keys.partition_of(recipient.id)
                 seen = keys.seen(partition, event.id, recipient.id)
-                yield _Entry(number, recipient.id, partition, seen, due, to, body)
+                yield _Entry(number, recipient.id, partition, seen, due, checked, to, body)
 
     def _round(
         self, keys: Keys, by_partition: Mapping[int, list[list[_Entry]]]
@@ -158,7 +162,7 @@ class _Core:
             for entries in parts:
                 arguments: list[str | bytes | int] = [self._backlog_limit, self._window_ms]
                 for entry in entries:
-                    arguments += (entry.due_ms, entry.to, entry.body)
+                    arguments += (entry.due_ms, entry.checked, entry.to, entry.body)
                 calls.append(
                     Call(script("publish"), (*queues, *(entry.seen for entry in entries)), arguments)
                 )

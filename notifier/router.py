@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -18,7 +18,7 @@ from notifier import metrics
 from notifier.broker.consumer import Batch, Consumer
 from notifier.broker.entries import (
     EVENT_FIELDS,
-    WIRE_VERSION,
+    Checked,
     DeliveryEntry,
     MalformedEntry,
     Message,
@@ -34,7 +34,7 @@ from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
 from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, InvalidInput, InvalidRecipient
-from notifier.event import EventBody, Recipient, parse_body, parse_recipient, parse_to
+from notifier.event import Recipient, parse_body, parse_recipient, parse_to
 from notifier.keys import EVENTS, GROUP, Keys
 from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
@@ -48,12 +48,15 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 class _Event(NamedTuple):
-    """An entry that could be read."""
+    """An entry that could be read. Times are Unix milliseconds, or 0."""
 
     message: Message
-    body: EventBody
+    id: str
+    type: str
+    deliver_ms: int
+    expires_ms: int
     inline: Recipient
-    body_bytes: bytes
+    body: bytes
 
 
 @dataclass(slots=True)
@@ -98,9 +101,9 @@ class Router:
         works = []
         for partition, found in events.items():
             work = _Work(partition)
-            now = datetime.fromtimestamp(partition.server_ms() / 1000, UTC)
+            now_ms = partition.server_ms()
             for event, profile in zip(found, profiles.get(partition.number, ()), strict=True):
-                self._plan(work, event, profile, kinds[event.body.type], now)
+                self._plan(work, event, profile, kinds[event.type], now_ms)
             if work.messages:
                 partition.steps += 1
                 work.step = partition.steps
@@ -117,31 +120,23 @@ class Router:
         events = []
         for message in messages:
             try:
-                event = self._parse(message)
+                event = _parse(message)
             except (MalformedEntry, InvalidInput) as error:
                 self._bury(partition, message, type(error).__name__, str(error))
                 continue
             if message.deliveries > MAX_OWNERS:
                 self._bury(partition, message, "Poison", f"outlived {message.deliveries - 1} workers")
-            elif event.body.type not in kinds:
-                reason = f"type: no templates for {event.body.type}"
-                self._bury(partition, message, "UnknownType", reason, event.body.type)
-            elif event.body.deliver_at and (due_ms := int(event.body.deliver_at.timestamp() * 1000)) > now_ms:
+            elif event.type not in kinds:
+                self._bury(
+                    partition, message, "UnknownType", f"type: no templates for {event.type}", event.type
+                )
+            elif event.deliver_ms > now_ms:
                 item = pack((EVENTS.encode(), *message.fields))
-                partition.move(message.id, [("SCHEDULE", due_ms, item)])
+                partition.move(message.id, [("SCHEDULE", event.deliver_ms, item)])
                 self._consumer.commit(partition)
             else:
                 events.append(event)
         return events
-
-    def _parse(self, message: Message) -> _Event:
-        if is_dead_letter(message.fields):
-            failure, message.fields = split(message.fields)
-            message.attempts, message.first_ms = failure.attempts, failure.first_ms
-        version, to, body = values(message.fields, EVENT_FIELDS)
-        if version != WIRE_VERSION:
-            raise MalformedEntry("v", f"wire format {version.decode(errors='replace')} is not known")
-        return _Event(message, parse_body(body), parse_to(to), body)
 
     def _bury(
         self, partition: Partition, message: Message, error: str, reason: str, event_type: str = ""
@@ -155,37 +150,33 @@ class Router:
 
     # Fanning out.
 
-    def _plan(
-        self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind, now: datetime
-    ) -> None:
-        body, message = event.body, event.message
+    def _plan(self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind, now_ms: int) -> None:
+        message = event.message
         try:
             recipient = parse_recipient(profile).with_inline(event.inline) if profile else event.inline
         except InvalidRecipient as error:
-            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", body.type)
+            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", event.type)
             return
         try:
-            plan = route(body, recipient, kind, self._channels, now)
+            plan = route(recipient, kind, self._channels, expired=0 < event.expires_ms <= now_ms)
             deliveries = self._heads(event, recipient, plan)
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
-            log.exception("routing_raised", event_id=body.id, type=body.type)
-            self._bury(work.partition, message, type(error).__name__, str(error), body.type)
+            log.exception("routing_raised", event_id=event.id, type=event.type)
+            self._bury(work.partition, message, type(error).__name__, str(error), event.type)
             return
         for skip in plan.skips:
-            self._tell_skip(skip, body, recipient.id)
+            self._tell_skip(skip, event)
         if plan.deliveries:
-            work.deliveries += (event.body_bytes, len(plan.deliveries))
+            work.deliveries += (event.body, len(plan.deliveries))
             work.deliveries += deliveries
         work.messages.append(message)
 
     def _heads(self, event: _Event, recipient: Recipient, plan: Route) -> list[Argument]:
         """Channel number and head of each delivery."""
-        body = event.body
-        expires = int(body.expires_at.timestamp() * 1000) if body.expires_at else ""
         found = heads(
-            (body.id, body.type, recipient.id, view(recipient)),
+            (event.id, event.type, recipient.id, view(recipient)),
             entry_ms(event.message.id),
-            expires,
+            event.expires_ms or "",
             [(address.key, address.value) for _, address in plan.deliveries],
         )
         words: list[Argument] = []
@@ -193,11 +184,11 @@ class Router:
             words += (self._numbers[channel], head)
         return words
 
-    def _tell_skip(self, skip: Skip, body: EventBody, recipient_id: str) -> None:
+    def _tell_skip(self, skip: Skip, event: _Event) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()
         log.info(
             "delivery_skipped", reason=skip.reason, channel=skip.channel,
-            event_id=body.id, type=body.type, recipient=redacted(recipient_id),
+            event_id=event.id, type=event.type, recipient=redacted(event.inline.id),
         )  # fmt: skip
 
     async def _send(self, works: list[_Work]) -> None:
@@ -285,3 +276,21 @@ class Router:
 
     def forget(self, partition: Partition) -> None:
         """Nothing is kept."""
+
+
+def _parse(message: Message) -> _Event:
+    """Raises MalformedEntry or InvalidInput."""
+    if is_dead_letter(message.fields):
+        failure, message.fields = split(message.fields)
+        message.attempts, message.first_ms = failure.attempts, failure.first_ms
+    version, to, event = values(message.fields, EVENT_FIELDS)
+    if checked := Checked.of(version):
+        return _Event(message, checked.id, checked.type, 0, int(checked.expires_ms or 0), parse_to(to), event)
+    body = parse_body(event)
+    return _Event(
+        message, body.id, body.type, _ms(body.deliver_at), _ms(body.expires_at), parse_to(to), event
+    )
+
+
+def _ms(time: datetime | None) -> int:
+    return int(time.timestamp() * 1000) if time else 0

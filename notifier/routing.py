@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from notifier.catalogue import EventKind
 from notifier.channel import Address, Channel
-from notifier.event import EventBody, Recipient
+from notifier.event import Recipient
 
 EVERY = "*"
 
@@ -29,10 +28,10 @@ class Route(NamedTuple):
 
 
 def route(
-    event: EventBody, recipient: Recipient, kind: EventKind, channels: Mapping[str, Channel], now: datetime
+    recipient: Recipient, kind: EventKind, channels: Mapping[str, Channel], *, expired: bool = False
 ) -> Route:
     """The deliveries of an event of this kind. `channels` are the configured ones by name."""
-    if event.expires_at and event.expires_at <= now:
+    if expired:
         return Route((), [Skip(name, "expired") for name in kind.channels])
     deliveries: list[tuple[str, Address]] = []
     skips = []

@@ -111,8 +111,9 @@ class Consumer:
             self._timer.set()
 
     def take_in_hand(self, partition: Partition, message: Message) -> None:
-        """Counts an entry that did not come through `accept`."""
+        """Counts an entry of a parked lane, which did not come through `accept`."""
         partition.in_hand.add(message.id)
+        partition.from_lists.add(message.id)
         self._in_hand += 1
 
     def put_back(self, partition: Partition, messages: Sequence[Message]) -> None:

@@ -1,6 +1,7 @@
 """What lies in the streams and lists: the wire format, version 1.
 
-An event entry has the fields `v to event`, a delivery entry has `head event`. In both, `event` is the JSON
+An event entry has the fields `v to event`, where `v` is the version, or the lines of a `Checked`; a delivery
+entry has `head event`. In both, `event` is the JSON
 that the producer's client encoded, untouched. The head is nine lines, which `DeliveryEntry` names: a
 script's cost grows with the number of words that it hands on, so the small ones travel as one. A parked item
 and a scheduled item hold the same strings packed one after another; a dead letter has six fields about the
@@ -58,6 +59,37 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
         if name not in by_name:
             raise MalformedEntry(name.decode(), "is missing from the entry")
     return [by_name[name] for name in names]
+
+
+class Checked(NamedTuple):
+    """What the router needs to know of an event that its publisher has checked against the model.
+
+    These are the lines of `v` after the version. A publisher that only says so is found out by the channel's
+    worker, which parses every event. `expires_ms` is in Unix milliseconds, or empty.
+    """
+
+    id: str
+    type: str
+    expires_ms: str
+
+    def line(self) -> str:
+        """The value of `v`."""
+        return f"{WIRE_VERSION.decode()}\n{self.id}\n{self.type}\n{self.expires_ms}"
+
+    @classmethod
+    def of(cls, version: bytes) -> Checked | None:
+        """From the value of `v`; None, if nobody has checked the event. Raises MalformedEntry."""
+        if version == WIRE_VERSION:
+            return None
+        try:
+            first, *lines = version.decode().split("\n")
+        except UnicodeDecodeError:
+            first, lines = "", []
+        if first.encode() != WIRE_VERSION:
+            raise MalformedEntry("v", f"wire format {version.decode(errors='replace')[:20]} is not known")
+        if len(lines) != len(cls._fields) or not all(lines[:2]) or not (lines[2].isdigit() or not lines[2]):
+            raise MalformedEntry("v", "does not have the lines of a checked event")
+        return cls(*lines)
 
 
 class DeliveryEntry(NamedTuple):

@@ -35,6 +35,7 @@ class Partition:
         self.state = State.RECOVERING
         self.recover_from = "-"
         self.in_hand: set[bytes] = set()
+        self.from_lists: set[bytes] = set()  # those of them that came out of the lists of parked lanes
         self.running = 0
         self.stream = keys.queue(queue, number)
         self.stream_bytes = self.stream.encode()
@@ -62,19 +63,21 @@ class Partition:
         self.parking: dict[bytes, int] = {}
         self.parks = 0
         self._last_park = 0
+        self._last_of_lists = 0
         self.parks_settled_at = 0.0
         # Until the server says otherwise, some lane may be parked, and due.
         self.waiting_parked = 1
         self.next_due_ms = 0
-        self._clock_ms = 0
-        self._clock_at = 0.0
+        self._ahead_ms = (
+            time.time() - time.monotonic()
+        ) * 1000  # the server's clock before our monotonic one
         self._renewed = asyncio.Event()
 
     # The lease.
 
     def renewed(self, renewal: Renewal) -> None:
         # Taken as the time of the question: a clock that is slow would put off what was just promoted.
-        self._clock_ms, self._clock_at = renewal.now_ms, renewal.sent
+        self._ahead_ms = renewal.now_ms - renewal.sent * 1000
         if not self.parking and self.parks_settled_at < renewal.sent:
             self.waiting_parked = renewal.waiting
             self.next_due_ms = renewal.next_due_ms
@@ -99,15 +102,15 @@ class Partition:
         self._renewed.set()
 
     def server_ms(self) -> int:
-        """The server's clock, as far as the last renewal told us."""
-        if not self._clock_ms:
-            return int(time.time() * 1000)
-        return self._clock_ms + int((time.monotonic() - self._clock_at) * 1000)
+        """The server's clock, as far as the last renewal told us; before the first one, our own."""
+        return int(self._ahead_ms + time.monotonic() * 1000)
 
     def let_go(self, entry_ids: Iterable[bytes]) -> int:
         """These are not in hand any more. Returns how many of them were."""
         before = len(self.in_hand)
         self.in_hand.difference_update(entry_ids)
+        if self.from_lists:
+            self.from_lists &= self.in_hand
         return before - len(self.in_hand)
 
     # Changes; nothing is sent here.
@@ -131,6 +134,7 @@ class Partition:
         self.operations += ("pop", lane, self._lane_key(lane), entry_id, due, len(commands))
         self._add(commands)
         self.taken_off.append(entry_id)
+        self._last_of_lists = self.asked
         if is_last and behind:
             self._parked(lane, 0)
 
@@ -140,6 +144,7 @@ class Partition:
         commands = (("LSET", key, 0, item), ("ZADD", self.parked, due_ms, lane))
         self.operations += ("keep", lane, key, entry_id, len(commands))
         self._add(commands)
+        self._last_of_lists = self.asked
         self.taken_off.append(entry_id)
         self._parked(lane, due_ms)
 
@@ -155,6 +160,12 @@ class Partition:
         due = ("ZADD", self.parked, "NX", 0, lane) if due_ms is None else ("ZADD", self.parked, due_ms, lane)
         self.move(entry_id, (append, due))
         self._parked(lane, due_ms)
+
+    @property
+    def lists_are_settled(self) -> bool:
+        """The server knows of everything that was taken off a list or put off; else it might hand out again
+        what is dealt with."""
+        return self._last_of_lists <= self.settled
 
     def settled_parks(self) -> int:
         """Our count of parks, if the server knows of all of them; else -1, which is no count."""

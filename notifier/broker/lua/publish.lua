@@ -9,7 +9,7 @@
 -- KEYS[4+] seen key of each event
 -- ARGV[1]  backlog limit (entries; 0: none)
 -- ARGV[2]  dedup window (ms; 0: none)
--- ARGV[3+] for each event: due (ms, or empty for now), to, event
+-- ARGV[3+] for each event: due (ms, or empty for now), v, to, event
 -- Returns for each event 1 (accepted) or 0 (duplicate); or {-1, waiting} when the queue is at its limit,
 -- and then nothing has changed.
 
@@ -34,16 +34,16 @@ end
 
 local results, at, now = {}, 3, nil
 for i = 4, #KEYS do
-  local due, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  at = at + 3
+  local due, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  at = at + 4
   if window > 0 and not redis.call('SET', KEYS[i], '', 'NX', 'PX', window) then
     results[i - 3] = 0
   else
     now = now or server_ms()
     if due ~= '' and tonumber(due) > now then
-      schedule(KEYS[2], KEYS[3], due, packed('events', 'v', '1', 'to', to, 'event', event))
+      schedule(KEYS[2], KEYS[3], due, packed('events', 'v', v, 'to', to, 'event', event))
     else
-      redis.call('XADD', KEYS[1], '*', 'v', '1', 'to', to, 'event', event)
+      redis.call('XADD', KEYS[1], '*', 'v', v, 'to', to, 'event', event)
     end
     results[i - 3] = 1
   end
