@@ -23,11 +23,13 @@ _VOLATILE = [
 def plain(text: str) -> str:
     """Without what is different every time, nor blanks at the end of lines."""
     lines = [line.rstrip() for line in text.strip("\n").splitlines()]
-    for number, line in enumerate(lines):
-        for pattern, name in _VOLATILE:
-            line = re.sub(pattern, name, line)
-        lines[number] = line
-    return "\n".join(lines)
+    return "\n".join(_plain_line(line) for line in lines)
+
+
+def _plain_line(line: str) -> str:
+    for pattern, name in _VOLATILE:
+        line = re.sub(pattern, name, line)
+    return line
 
 
 def shows(shown: str, real: str) -> bool:
@@ -39,7 +41,3 @@ def shows(shown: str, real: str) -> bool:
         else:
             pattern += ".*".join(re.escape(part) for part in line.split("…")) + r"\n"
     return re.fullmatch(pattern, plain(real) + "\n" if real.strip() else "") is not None
-
-
-def is_line(shown: str, real: str) -> bool:
-    return shows(shown, real)

@@ -19,7 +19,7 @@ import pytest
 
 from notifier.local.broker import end_with_parent, port_in_use
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands
-from tests.docs.expected import is_line, plain, shows
+from tests.docs.expected import plain, shows
 
 DEADLINE = 20.0
 DEV_PORT = 6380  # what `notifier dev` takes, and with it the documents
@@ -53,7 +53,7 @@ class Window:
             for line in self._seen:
                 fresh.remove(line)
             for line in fresh:
-                found = next((one for one in missing if is_line(one, line)), None)
+                found = next((one for one in missing if shows(one, line)), None)
                 if found is not None:
                     missing.remove(found)
                     self._seen.append(line)
@@ -170,9 +170,10 @@ class Reader:
             options = ["-o", ".venv/.installed", f"BIN={Path(sys.executable).parent}", "-C", str(ROOT)]
             text = f"make --no-print-directory {shlex.join(options)} {text.removeprefix('make ')}"
         state = shlex.quote(str(self._state))
-        script = f"[ -e {state} ] && . {state}\n(exit {self._code})\n{text}\ncode=$?\nexport -p > {state}\nexit $code"
+        before = f"[ -e {state} ] && . {state}\n(exit {self._code})"
+        after = f"code=$?\nexport -p > {state}\nexit $code"
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", "-c", f"{before}\n{text}\n{after}"],
             cwd=self._folder,
             env=self._environ,
             stdin=subprocess.DEVNULL,

@@ -46,17 +46,15 @@ def test_the_demo_prints_what_the_readme_shows(
     assert b'"type":"like"' in fields[b"event"]
 
 
+@pytest.mark.usefixtures("redis_url")
 @pytest.mark.parametrize("path", ["reference/events.md"])
-def test_the_snippets_of_a_reference_run(
-    path: str, tmp_path: Path, broker: EmbeddedBroker, redis_url: str
-) -> None:
+def test_the_snippets_of_a_reference_run(path: str, tmp_path: Path, broker: EmbeddedBroker) -> None:
     with Reader(tmp_path, {DEV_PORT: broker.port}) as reader:
         assert reader.follow(DOCS / path) >= 1
 
 
 @pytest.mark.slow
-def test_a_reader_can_follow_the_way_to_production(
-    tmp_path: Path, broker: EmbeddedBroker, redis_url: str
-) -> None:
+@pytest.mark.usefixtures("redis_url")
+def test_a_reader_can_follow_the_way_to_production(tmp_path: Path, broker: EmbeddedBroker) -> None:
     with Reader(tmp_path, {DEV_PORT: broker.port}) as reader:
         assert reader.follow(DOCS / "how-to/run-in-production.md") >= 3

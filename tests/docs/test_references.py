@@ -68,7 +68,7 @@ def test_variables_filters_and_options_of_templates_are_documented() -> None:
     assert set(re.findall(r"\\\| (\w+)", section("templates.md", "Filters"))) == set(FILTERS)
     known = set(first_column(section("templates.md", "event.toml")))
     for option in known:
-        found, problems = catalogue.read_catalogue({"like/event.toml": f"{option} = 5"}, {})
+        _, problems = catalogue.read_catalogue({"like/event.toml": f"{option} = 5"}, {})
         assert "not known" not in str(problems), option
     source = (ROOT / "notifier/catalogue.py").read_text()
     assert known == set(re.findall(r'"(\w+)"', re.search(r"name not in \{(.*?)\}", source)[1]))  # type: ignore[index]
@@ -103,5 +103,5 @@ def test_the_sources_of_log_events_are_found() -> None:
 def test_the_advice_for_every_error_is_in_the_how_to() -> None:
     text = (ROOT / "docs/how-to/handle-dead-letters.md").read_text()
     table = text.partition("| error | what happened |")[2].partition("\n\n")[0]
-    # The breaker keeps the attempts of ChannelUnavailable from being counted, so only a second try dies of it.
+    # A ChannelUnavailable opens the breaker, so nothing is dead-lettered for it.
     assert set(first_column(table)) == set(_ADVICE) - {"ChannelUnavailable"}
