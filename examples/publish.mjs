@@ -71,7 +71,7 @@ export async function publishOnce(client, place, lua, source) {
     const due = deliver_at ? String(Date.parse(deliver_at)) : "";
     const [result, waiting] = await client.eval(lua, {
       keys: [`${tag}:events`, `${tag}:scheduled`, `${tag}:scheduled:items`, seen],
-      arguments: [String(BACKLOG_LIMIT), String(DEDUP_WINDOW_MS), due, to, event],
+      arguments: [String(BACKLOG_LIMIT), String(DEDUP_WINDOW_MS), due, "1", to, event],
     });
     if (result < 0) throw new Error(`the partition holds ${waiting} events; publish again later`);
     accepted += result;
