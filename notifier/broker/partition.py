@@ -68,9 +68,8 @@ class Partition:
         # Until the server says otherwise, some lane may be parked, and due.
         self.waiting_parked = 1
         self.next_due_ms = 0
-        self._ahead_ms = (
-            time.time() - time.monotonic()
-        ) * 1000  # the server's clock before our monotonic one
+        # How far the server's clock is ahead of our monotonic one.
+        self._ahead_ms = (time.time() - time.monotonic()) * 1000
         self._renewed = asyncio.Event()
 
     # The lease.

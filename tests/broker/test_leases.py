@@ -162,6 +162,17 @@ async def test_a_lease_that_ran_out_may_be_taken_or_prolonged_by_its_owner(servi
     assert await acquire(service, "w2") == "w2#2"
 
 
+async def test_a_lease_whose_grant_was_lost_on_the_way_is_taken_again_under_another_epoch(
+    service: Service,
+) -> None:
+    first = await acquire(service, "w1")
+    assert first
+    assert await acquire(service, "w1") == "w1#2"
+    assert await acquire(service, "w") is None
+    with pytest.raises(Fenced):
+        await renew(service, first)
+
+
 async def test_a_renewal_says_when_entries_are_pending_elsewhere_and_makes_a_lost_group_anew(
     service: Service,
 ) -> None:

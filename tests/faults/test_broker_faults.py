@@ -21,7 +21,7 @@ from tests.support.service import Service, address_of, open_service, ping
 from tests.support.waiting import until
 
 PEOPLE = [f"u{i}" for i in range(20)]
-COUNT = 600
+COUNT = 360
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ async def test_a_connection_cut_around_a_command_costs_nothing(
                 due = start + timedelta(milliseconds=200 * n)
                 await service.publish(ping(f"later{n}", "late", deliver_at=due))
             for _ in range(6):
-                await load.publish(100)
+                await load.publish(COUNT // 6)
             await load.all_sent(more=3)
             await until(lambda: proxy.cuts)
     load.assert_each_once_and_in_order()

@@ -204,6 +204,7 @@ async def routed(service: Service, folder: Path, *events: dict[str, object]) -> 
         assert stopped(router) == 0
 
 
+@pytest.mark.slow
 async def test_a_message_that_kills_its_worker_is_dead_lettered_and_its_neighbours_are_delivered(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ async def test_a_message_that_kills_its_worker_is_dead_lettered_and_its_neighbou
     assert [line.event_id for line in ledger.lines("poisoned")] == ["bad"] * 3
 
 
+@pytest.mark.slow
 async def test_a_parked_message_that_kills_its_worker_is_dead_lettered_and_the_other_lanes_go_on(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ async def test_a_parked_message_that_kills_its_worker_is_dead_lettered_and_the_o
     assert [line.event_id for line in ledger.lines("poisoned")] == ["bad"] * 3
 
 
+@pytest.mark.slow
 async def test_workers_that_stop_cleanly_are_not_held_against_a_message(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
