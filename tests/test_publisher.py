@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from notifier.errors import BacklogFull, BrokerFull, BrokerUnavailable, Configur
 from notifier.event import parse_body
 from notifier.keys import Keys
 from notifier.local.broker import EmbeddedBroker, free_port
+from tests.support.servers import redis_server
 from tests.support.waiting import until
 
 KEYS = Keys()
@@ -27,13 +26,8 @@ KEYS = Keys()
 
 @pytest.fixture(scope="module")
 def old_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    """Redis 7.0, the oldest server that is supported, as Debian 12 ships it."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must have redis-server")
-        pytest.skip("no redis-server is installed")
-    with EmbeddedBroker(tmp_path_factory.mktemp("redis"), persistent=False, binary=Path(binary)) as server:
+    folder = tmp_path_factory.mktemp("redis")
+    with EmbeddedBroker(folder, persistent=False, binary=redis_server()) as server:
         yield server
 
 

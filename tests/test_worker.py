@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from notifier.broker.consumer import cancel_until_done
+from notifier.channel import PermanentFailure, TransientFailure
 from notifier.errors import BrokerUnavailable, ConfigurationError
-from notifier.local.broker import free_port
+from notifier.local.broker import EmbeddedBroker, free_port
 from notifier.worker import chosen_roles
 from tests.support.channels import ScriptedChannel
+from tests.support.servers import redis_server
 from tests.support.service import Service, address_of, open_service, ping
 from tests.support.waiting import until
 
@@ -76,6 +78,25 @@ async def test_each_role_in_a_process_of_its_own_makes_the_same_way(service: Ser
     ):
         await service.publish(ping("e0", "ada"))
         await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+
+
+async def test_the_whole_way_on_the_oldest_server_that_is_supported(tmp_path: Path) -> None:
+    post = ScriptedChannel()
+    post.answers[address_of("ada")] = [TransientFailure("451"), PermanentFailure("550")]
+    post.always[address_of("ben")] = PermanentFailure("550")
+    with EmbeddedBroker(tmp_path / "redis", persistent=False, binary=redis_server()) as broker:
+        async with open_service(broker.url, tmp_path) as service:
+            async with service.worker([post], ["all"]) as first:
+                await service.publish(*(ping(f"e{i}", "ada") for i in range(20)), ping("b0", "ben"))
+                await until(lambda: len(post.sent_to(address_of("ada"))) == 20)
+                await until(lambda: service.entries("post", "dead"))
+                await first.stop()
+            async with service.worker([post], ["all"]):
+                await service.publish(
+                    ping("e20", "ada", deliver_at=datetime.now(UTC) + timedelta(seconds=0.2))
+                )
+                await until(lambda: len(post.sent_to(address_of("ada"))) == 21)
+                await until(lambda: service.nothing_left("events", "post", "post:dlq"))
 
 
 async def test_a_broker_that_can_not_be_reached_at_the_start_is_told(service: Service) -> None:
