@@ -112,7 +112,8 @@ async def bare(url: str, count: int) -> float:
         await _listening(port)
         async with connect(url) as client:
             await client.xgroup_create("bare:mails", "g", "0", mkstream=True)
-            connections = [aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False) for _ in range(CONNECTIONS)]
+            to_sink = {"hostname": "127.0.0.1", "port": port, "start_tls": False}
+            connections = [aiosmtplib.SMTP(**to_sink) for _ in range(CONNECTIONS)]
             for connection in connections:
                 await connection.connect()
             start = time.perf_counter()

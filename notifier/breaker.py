@@ -14,6 +14,7 @@ from datetime import timedelta
 
 FIRST_PAUSE = timedelta(milliseconds=500)
 LONGEST_PAUSE = timedelta(seconds=30)
+_LONGEST_ASKED = 600.0  # seconds; a provider that names a longer time is asked again before it is over
 
 
 class Breaker:
@@ -63,7 +64,8 @@ class Breaker:
         if self.is_open and not self._probing:
             return  # one of those that were under way when it opened
         self._probing = False
-        pause = max(self._pause * random.uniform(0.8, 1.2), retry_after or 0.0)  # noqa: S311 - jitter
+        asked = min(retry_after or 0.0, _LONGEST_ASKED)
+        pause = max(self._pause * random.uniform(0.8, 1.2), asked)  # noqa: S311 - jitter
         self._probe_at = time.monotonic() + pause
         self._pause = min(2 * self._pause, self._longest)
         if not self.is_open:

@@ -331,6 +331,19 @@ def test_fsync_returns_when_the_event_is_on_the_disk(tmp_path: Path) -> None:
         assert events_of(broker.url) == [f"e{i}" for i in range(10)]
 
 
+def test_a_repetition_writes_so_that_waiting_for_the_disk_covers_the_first_time(url: str) -> None:
+    def writes(client: redis.Redis) -> int:
+        return int(client.info("persistence")["rdb_changes_since_last_save"])
+
+    with Publisher(url) as publisher, redis.Redis.from_url(url) as client:
+        publisher.publish(ping("e1"))
+        [seen] = client.keys("*:seen:*")
+        left, before = client.pttl(seen), writes(client)
+        assert publisher.publish(ping("e1")).duplicate
+        assert writes(client) > before
+        assert 0 < client.pttl(seen) <= left  # and the window is not prolonged
+
+
 def test_fsync_on_a_server_that_keeps_nothing_is_refused_before_anything_is_taken(url: str) -> None:
     with Publisher(url, durability="fsync") as publisher, pytest.raises(ConfigurationError) as caught:
         publisher.publish(ping("e1"))

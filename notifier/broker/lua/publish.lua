@@ -37,6 +37,8 @@ for i = 4, #KEYS do
   local due, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   at = at + 4
   if window > 0 and not redis.call('SET', KEYS[i], '', 'NX', 'PX', window) then
+    -- A write, so that WAITAOF and WAIT behind it cover the first time too, whose answer may have been lost.
+    redis.call('PEXPIRE', KEYS[i], redis.call('PTTL', KEYS[i]))
     results[i - 3] = 0
   else
     now = now or server_ms()
