@@ -25,6 +25,7 @@ def ports() -> dict[int, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     "path",
     ["tutorial.md", "how-to/write-a-channel.md", "how-to/handle-dead-letters.md", "how-to/edit-templates.md"],
