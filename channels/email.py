@@ -119,7 +119,9 @@ class EmailChannel:
     def addresses(self, recipient: Recipient) -> Sequence[Address]:
         if recipient.email is None:
             return ()
-        return (Address(key=recipient.email.lower(), value=recipient.email),)
+        # A key has no slash, which a mailbox may have.
+        key = recipient.email.lower().replace("/", "%2F")
+        return (Address(key=key, value=recipient.email),)
 
     async def open(self) -> None:
         if self.settings.sender is None:

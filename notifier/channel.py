@@ -61,8 +61,8 @@ class ChannelUnavailable(DeliveryError):
 class Address:
     """One place where a recipient can be reached.
 
-    `key` is short and stable and never secret: it names the lane, and a suppressed address is
-    remembered by it. `value` is what `send` needs, such as a mailbox or a subscription in JSON.
+    `key` is short and stable and never secret, and has no slash: it names the lane, and a suppressed
+    address is remembered by it. `value` is what `send` needs, such as a mailbox or a subscription in JSON.
     """
 
     key: str

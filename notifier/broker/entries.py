@@ -132,12 +132,14 @@ def heads(
     event: tuple[str, str, str, str],
     accepted_ms: int,
     expires_ms: int | str,
-    addresses: Iterable[tuple[str, str]],
+    addresses: Sequence[tuple[str, str]],
 ) -> list[str]:
     """The heads of one event's deliveries. `event` is id, type, recipient and to; an address is its key and
-    its value. Raises MalformedEntry when one of them has a line break."""
+    its value. Raises MalformedEntry when one of them has a line break, or a key a slash."""
     begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
     end = f"\n{accepted_ms}\n{expires_ms}"
+    if any("/" in key for key, _ in addresses):
+        raise MalformedEntry("address", "has a slash in its key")
     found = [f"{begin}{key}\n{value}{end}" for key, value in addresses]
     if "".join(found).count("\n") != (_HEAD_LINES - 1) * len(found):
         raise MalformedEntry("address", "has a line break")

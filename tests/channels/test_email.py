@@ -713,3 +713,9 @@ async def test_the_sink_refuses_and_hangs_up(
         with pytest.raises(kind) as failure:
             await channel.send(delivery(), CONTENT)
         assert type(failure.value) is kind
+
+
+def test_a_slash_in_a_mailbox_is_none_in_the_key() -> None:
+    channel = open_channel({"NOTIFIER_MAIL_FROM": "app@example.com"})
+    [address] = channel.addresses(Recipient(id="ada", email="A/b@example.com"))
+    assert (address.key, address.value) == ("a%2Fb@example.com", "A/b@example.com")
