@@ -33,8 +33,16 @@ from notifier.broker.scripts import Call, run_all, script
 from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
-from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, InvalidInput, InvalidRecipient
-from notifier.event import Recipient, parse_body, parse_recipient, parse_to
+from notifier.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnavailable,
+    Fenced,
+    InvalidEvent,
+    InvalidInput,
+    InvalidRecipient,
+)
+from notifier.event import MAX_EVENT_BYTES, Recipient, parse_body, parse_recipient, parse_to
 from notifier.keys import EVENTS, GROUP, Keys
 from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
@@ -286,7 +294,12 @@ def _parse(message: Message) -> _Event:
     version, to, event = values(message.fields, EVENT_FIELDS)
     if checked := Checked.of(version):
         return _Event(message, checked.id, checked.type, 0, int(checked.expires_ms or 0), parse_to(to), event)
+    if len(event) > MAX_EVENT_BYTES:
+        raise InvalidEvent("event", f"has {len(event)} bytes as JSON; the limit is {MAX_EVENT_BYTES}")
     body = parse_body(event)
+    for name in ("id", "occurred_at"):  # a default would be another one at the next parsing
+        if name not in body.model_fields_set:
+            raise InvalidEvent(name, "is missing")
     return _Event(
         message, body.id, body.type, _ms(body.deliver_at), _ms(body.expires_at), parse_to(to), event
     )

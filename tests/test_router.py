@@ -155,6 +155,26 @@ BROKEN: dict[str, tuple[dict[Any, Any], bytes, bytes]] = {
         b"InvalidEvent",
         b"colour: is not a known field",
     ),
+    "no id": (
+        {"v": "1", "to": "ada", "event": GOOD.replace(b'"id":"x",', b"")},
+        b"InvalidEvent",
+        b"id: is missing",
+    ),
+    "no time": (
+        {"v": "1", "to": "ada", "event": b'{"id":"x","type":"ping"}'},
+        b"InvalidEvent",
+        b"occurred_at: is missing",
+    ),
+    "too large": (
+        {"v": "1", "to": "ada", "event": GOOD[:-1] + b" " * 262_144 + b"}"},
+        b"InvalidEvent",
+        b"event: has 262205 bytes as JSON; the limit is 262144",
+    ),
+    "checked, it says": (
+        {"v": "1\nx\nping", "to": "ada", "event": GOOD},
+        b"MalformedEntry",
+        b"v: does not have the lines of a checked event",
+    ),
     "a recipient that is none": (
         {"v": "1", "to": b"\xff", "event": GOOD},
         b"InvalidRecipient",
