@@ -12,10 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench lock clean
+.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 demo: $(READY) ## the whole way of an event on this machine, in under 20 seconds
 	@$(BIN)/notifier demo $(ARGS)
@@ -38,6 +38,12 @@ format: $(READY) ## put the code into the one format and mend what can be mended
 
 bench: $(READY) ## the figures of this machine, beside the bare loop; also in .bench/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(READY) ## ours beside BullMQ, taskiq, dramatiq, arq, saq and streaq; installs them into .peers
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-endurance: $(READY) ## a backlog of 500,000, a million events through one worker, bytes for each event
+	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
 lock: $(READY) ## requirements.lock from pyproject.toml; make lock ARGS=--upgrade takes newer releases
 	@echo "Writing requirements.lock"

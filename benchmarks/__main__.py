@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import logging
 import statistics
 import sys
 import tempfile
@@ -14,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import redis
-import structlog
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bare, mail, ours
+from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
 
-RESULTS = Path(".bench/results.json")
 Measure = Callable[[str, int], Coroutine[Any, Any, Any]]
 
 
@@ -106,12 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs; the median pair is reported")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
+    add_results(parser)
     options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    quiet()
     settle_memory()
     results = measure(options.rounds, options.scale)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    record(options.results, results)
     _print(results)
 
 
