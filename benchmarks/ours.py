@@ -45,10 +45,10 @@ class NoOpChannel:
 
 
 @asynccontextmanager
-async def running(
+async def serving(
     url: str, channels: Mapping[str, Channel], templates: Path | None = None
-) -> AsyncIterator[AsyncPublisher]:
-    """A worker with every role that moves events on, in this process, and a publisher for it."""
+) -> AsyncIterator[None]:
+    """A worker with every role that moves events on, in this process."""
     with tempfile.TemporaryDirectory() as empty:
         (Path(empty) / "like").mkdir()
         for name in channels:
@@ -57,16 +57,22 @@ async def running(
         async with open_runtime(settings) as runtime:
             folder = open_templates(settings, channels)
             stop = asyncio.Event()
-            async with (
-                open_worker(runtime, channels, folder, ("router", *channels)) as worker,
-                AsyncPublisher(url, backlog_limit=0) as publisher,
-            ):
+            async with open_worker(runtime, channels, folder, ("router", *channels)) as worker:
                 task = asyncio.create_task(worker.run(stop))
                 try:
-                    yield publisher
+                    yield
                 finally:
                     stop.set()
                     await task
+
+
+@asynccontextmanager
+async def running(
+    url: str, channels: Mapping[str, Channel], templates: Path | None = None
+) -> AsyncIterator[AsyncPublisher]:
+    """A worker as of `serving`, and a publisher for it."""
+    async with AsyncPublisher(url, backlog_limit=0) as publisher, serving(url, channels, templates):
+        yield publisher
 
 
 class Counter:

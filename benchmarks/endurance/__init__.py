@@ -1,0 +1,1 @@
+"""What a long queue and a long life cost. `make bench-endurance`."""

@@ -1,0 +1,73 @@
+"""`make bench-endurance`: a table, and three sections of the results.
+
+"backlog": {"small": 5000, "small_events_per_s", "large": 500000, "large_events_per_s", "ratio"}
+"memory": {"events": 1000000, "early_events": 100000, "early_rss_mb", "end_rss_mb", "ratio"}
+"bytes_per_event": {"events": 100000, "json", "with_dedup", "without_dedup",
+                    "ratio", "ratio_without_dedup"}
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.endurance import backlog, memory, size
+from benchmarks.results import add_results, quiet, record
+from notifier.bootstrap import settle_memory
+from notifier.local.broker import EmbeddedBroker
+
+SUBJECTS = {"bytes_per_event": size.measure, "backlog": backlog.measure, "memory": memory.measure}
+
+
+def _print(figures: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="A long queue and a long life")
+    for column in ("", "from", "to", "ratio"):
+        table.add_column(column, justify="right" if column else "left")
+    if row := figures.get("backlog"):
+        table.add_row(
+            f"events a second with {row['small']:,} waiting, and with {row['large']:,}",
+            f"{row['small_events_per_s']:,}", f"{row['large_events_per_s']:,}", f"{row['ratio']:.2f}",
+        )  # fmt: skip
+    if row := figures.get("memory"):
+        table.add_row(
+            f"MB of a worker after {row['early_events']:,} events, and after {row['events']:,}",
+            f"{row['early_rss_mb']:.1f}", f"{row['end_rss_mb']:.1f}", f"{row['ratio']:.2f}",
+        )  # fmt: skip
+    if row := figures.get("bytes_per_event"):
+        json, ratio = f"{row['json']:,}", row["ratio_without_dedup"]
+        table.add_row(
+            "bytes of an event: as JSON, waiting", json, f"{row['without_dedup']:,}", f"{ratio:.2f}"
+        )
+        table.add_row(
+            "the same with the key that knows its id", json, f"{row['with_dedup']:,}", f"{row['ratio']:.2f}"
+        )
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="make bench-endurance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="these sections")
+    add_results(parser)
+    options = parser.parse_args()
+    quiet()
+    settle_memory()
+    figures = {}
+    for name in options.only:
+        # A server of its own for each: freed memory that it keeps would count for the next.
+        with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(Path(folder), persistent=True) as broker:
+            figures[name] = SUBJECTS[name](broker.url, options.scale)
+    record(options.results, figures)
+    _print(figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`make bench-endurance` writes the figures that its text promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+def run(results: Path, *arguments: str) -> tuple[dict[str, dict[str, float]], str]:
+    """The results file, and what was printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.endurance", "--results", str(results), *arguments],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(results.read_text()), done.stdout
+
+
+def test_each_subject_has_its_section_and_the_rest_of_the_file_stays(tmp_path: Path) -> None:
+    results = tmp_path / "bench" / "results.json"
+    results.parent.mkdir()
+    results.write_text('{"fanout": {"ratio": 0.5}, "memory": {"ratio": 99}}')
+
+    figures, printed = run(results, "--scale", "0.002")
+
+    assert figures["fanout"] == {"ratio": 0.5}
+    assert set(figures) == {"fanout", "backlog", "memory", "bytes_per_event"}
+    assert figures["backlog"].keys() == {
+        "small", "small_events_per_s", "large", "large_events_per_s", "ratio"
+    }  # fmt: skip
+    assert figures["memory"].keys() == {"events", "early_events", "early_rss_mb", "end_rss_mb", "ratio"}
+    assert figures["bytes_per_event"].keys() == {
+        "events", "json", "with_dedup", "without_dedup", "ratio", "ratio_without_dedup"
+    }  # fmt: skip
+    for name in ("backlog", "memory", "bytes_per_event"):
+        assert all(value > 0 for value in figures[name].values()), name
+    assert (figures["backlog"]["large"], figures["memory"]["events"]) == (1_000, 2_000)
+    assert f"{figures['memory']['end_rss_mb']:.1f}" in printed
+
+
+def test_an_event_that_is_remembered_takes_more_room_than_one_that_is_not(tmp_path: Path) -> None:
+    figures, _ = run(tmp_path / "results.json", "--scale", "0.02", "--only", "bytes_per_event")
+    size = figures["bytes_per_event"]
+    assert figures.keys() == {"bytes_per_event"}
+    assert size["json"] * 0.8 < size["without_dedup"] < size["with_dedup"]

@@ -1,0 +1,96 @@
+"""`make bench-peers` compares what is there, and says why when a peer is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.peers.installing import PEERS, PythonPeer
+from benchmarks.workload import events
+
+ROOT = Path(__file__).parent.parent.parent
+INSTALLED = ROOT / ".peers"
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a very short comparison; its section of the results."""
+
+    def once(peer: str, folder: Path, path: str = os.environ["PATH"]) -> dict[str, Any]:
+        results = tmp_path / "results.json"
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "benchmarks.peers", "--rounds", "1", "--scale", "0.002",
+                "--only", peer, "--folder", str(folder), "--results", str(results),
+            ],
+            cwd=ROOT, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert peer in done.stdout
+        peers: dict[str, Any] = json.loads(results.read_text())["peers"]
+        return peers
+
+    return once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bullmq", "streaq"])
+def test_a_peer_stands_beside_ours_with_its_ratio(run: Run, tmp_path: Path, name: str) -> None:
+    there = (INSTALLED / ("venv/streaq/bin/.installed" if name == "streaq" else name)).exists()
+    row = run(name, INSTALLED if there else tmp_path / "peers")[name]
+    if "unavailable" in row and not os.environ.get("CI"):
+        pytest.skip(row["unavailable"])
+
+    assert row.keys() == {"fanout_events_per_s", "ours_events_per_s", "ratio", "events", "version"}
+    assert row["ratio"] == pytest.approx(row["ours_events_per_s"] / row["fanout_events_per_s"], rel=0.05)
+    assert row["events"] >= 20
+
+
+@pytest.mark.slow
+def test_a_peer_that_can_not_be_installed_is_told_with_the_reason(run: Run, tmp_path: Path) -> None:
+    assert run("bullmq", tmp_path / "peers", path=str(tmp_path)) == {
+        "bullmq": {"unavailable": "node is not installed"}
+    }
+
+
+@pytest.mark.slow
+def test_a_peer_that_fails_is_told_with_its_last_words(run: Run, tmp_path: Path) -> None:
+    python = tmp_path / "peers/venv/arq/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "it started" >&2\necho "no such queue" >&2\nexit 1\n')
+    python.chmod(0o755)
+    (python.parent / ".installed").touch()
+
+    assert run("arq", tmp_path / "peers") == {"arq": {"unavailable": "no such queue"}}
+
+
+def test_each_peer_has_a_program_and_says_which_settings_it_was_given() -> None:
+    for peer in PEERS:
+        name = f"{peer.name}.py" if isinstance(peer, PythonPeer) else f"{peer.name}.mjs"
+        assert "Settings" in (ROOT / "benchmarks/peers" / name).read_text()
+
+
+def test_node_is_given_the_same_events_as_we_are() -> None:
+    node = shutil.which("node")
+    if node is None:
+        if os.environ.get("CI"):
+            pytest.fail("node is not installed: .ci/run installs it")
+        pytest.skip("node is not installed")
+    source = (ROOT / "benchmarks/peers/bullmq.mjs").read_text()
+    start = source.index("function event(")
+    function = source[start : source.index("\n}\n", start) + 3]
+    program = f"{function} console.log(JSON.stringify([0, 998, 1001].map(event)))"
+    done = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True)
+    ours = list(events(1_002))
+    assert json.loads(done.stdout) == [ours[0], ours[998], ours[1_001]]
