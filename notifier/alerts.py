@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import redis.asyncio
 import structlog
 
 from notifier import metrics
-from notifier.broker.connection import broker_errors
+from notifier.broker.connection import Client
 from notifier.broker.entries import MalformedEntry
+from notifier.broker.scripts import ask
 from notifier.dead_letters import ALERT_TYPE, split
 from notifier.errors import NotifierError
 from notifier.event import uuid7
@@ -35,7 +35,7 @@ class Alerter:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        client: Client,
         keys: Keys,
         publisher: AsyncPublisher,
         queues: Sequence[str],
@@ -65,11 +65,8 @@ class Alerter:
 
     async def _unalerted(self) -> dict[str, dict[int, int]]:
         """For each queue with unalerted dead, how many in which partition."""
-        with broker_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for partition in range(self._keys.partitions):
-                pipeline.hmget(self._keys.unalerted(partition), list(self._queues))
-            rows = await pipeline.execute()
+        names = map(self._keys.unalerted, range(self._keys.partitions))
+        rows = await ask(self._client, *(("HMGET", name, *self._queues) for name in names))
         found: dict[str, dict[int, int]] = {}
         for partition, row in enumerate(rows):
             for queue, count in zip(self._queues, row, strict=True):
@@ -79,12 +76,11 @@ class Alerter:
 
     async def _alert(self, queue: str, counts: dict[int, int]) -> None:
         gate = self._keys.alert(queue)
-        with broker_errors():
-            if not await self._client.set(
-                gate, "", nx=True, px=int(self._interval / timedelta(milliseconds=1))
-            ):
-                return
-            errors, since_ms = await self._errors(queue, counts)
+        interval_ms = int(self._interval / timedelta(milliseconds=1))
+        [opened] = await ask(self._client, ("SET", gate, "", "NX", "PX", interval_ms))
+        if not opened:
+            return
+        errors, since_ms = await self._errors(queue, counts)
         total = sum(counts.values())
         since = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="seconds")
         event: dict[str, Any] = {
@@ -96,28 +92,25 @@ class Alerter:
         try:
             await self._publisher.publish(event)
         except NotifierError:
-            with broker_errors():
-                await self._client.delete(gate)
+            await ask(self._client, ("DEL", gate))
             raise
         metrics.ALERTS.labels(queue).inc()
         log.error("dead_deliveries", queue=queue, count=total, since=since)
-        with broker_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for partition, count in counts.items():
-                pipeline.hincrby(self._keys.unalerted(partition), queue, -count)
-            await pipeline.execute()
+        down = [("HINCRBY", self._keys.unalerted(p), queue, -count) for p, count in counts.items()]
+        await ask(self._client, *down)
 
     async def _errors(self, queue: str, counts: dict[int, int]) -> tuple[list[dict[str, Any]], int]:
         """How often which error, of a sample of the newest, and when the oldest of them died (ms)."""
-        pipeline = self._client.pipeline(transaction=False)
-        for partition, count in counts.items():
-            pipeline.xrevrange(self._keys.dead(queue, partition), count=min(count, _SAMPLE))
+        newest = [
+            ("XREVRANGE", self._keys.dead(queue, p), "+", "-", "COUNT", min(count, _SAMPLE))
+            for p, count in counts.items()
+        ]
         errors: Counter[str] = Counter()
         since_ms = int(datetime.now(UTC).timestamp() * 1000)
-        for entries in await pipeline.execute():
-            for _, by_name in entries:
+        for entries in await ask(self._client, *newest):
+            for _, fields in entries:
                 try:
-                    failure, _ = split([part for pair in by_name.items() for part in pair])
+                    failure, _ = split(fields)
                 except MalformedEntry:  # what died was no entry of ours, and had fields of these names
                     continue
                 errors[failure.error] += 1

@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio
-
 from notifier.broker import meta
-from notifier.broker.connection import connect
+from notifier.broker.connection import Client, connect
 from notifier.broker.scripts import run
 from notifier.channel import Channel
 from notifier.inbox import Inbox
@@ -40,7 +38,7 @@ class Runtime:
     """What every part of a process shares."""
 
     settings: Settings
-    client: redis.asyncio.Redis
+    client: Client
     keys: Keys
 
     @property

@@ -31,10 +31,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-import redis.asyncio
-
-from notifier.broker.connection import broker_errors
-from notifier.broker.scripts import Call, run, script
+from notifier.broker.connection import Client
+from notifier.broker.scripts import Call, ask, run, script
 from notifier.channel import InboxEntry
 from notifier.errors import InvalidInput
 from notifier.keys import Keys
@@ -133,7 +131,7 @@ class Inbox:
     All methods raise BrokerError. An unknown recipient has an empty inbox.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, *, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, client: Client, keys: Keys, *, limit: int = DEFAULT_LIMIT) -> None:
         if limit < 1:
             raise InvalidInput("limit", "must be at least 1")
         self._client = client
@@ -210,8 +208,8 @@ class Inbox:
 
     async def delete(self, recipient_id: str) -> bool:
         """Remove the whole inbox, and the memory of what was in it. Whether there was anything."""
-        with broker_errors():
-            return bool(await self._client.unlink(*inbox_keys(self._keys, recipient_id)))
+        [removed] = await ask(self._client, ("UNLINK", *inbox_keys(self._keys, recipient_id)))
+        return bool(removed)
 
     async def _run(self, name: str, recipient_id: str, args: Sequence[str | bytes | int]) -> Any:
         return await run(self._client, Call(script(name), [self._keys.inbox(recipient_id)], args))

@@ -18,6 +18,7 @@ Cluster keeps them in one slot:
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
     {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
     {ntf:07}:unalerted           hash      <channel> -> dead since the last alert
+    {ntf:07}:absent                        never exists; see `notifier.broker.dispatch.guarded`
     ntf:meta                     hash      partitions, wire version
     ntf:workers:<queue>          zset      worker -> seen alive until (ms)
     ntf:alert:<channel>          string    exists for a minute after an alert
@@ -35,8 +36,8 @@ EVENTS = "events"
 """The queue that publishers write to."""
 
 RESERVED = frozenset(
-    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "unalerted", "router"}
-    | {"dead_letters", "all", "api"}
+    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "unalerted", "absent"}
+    | {"router", "dead_letters", "all", "api"}
 )
 """Words that can't be the name of a channel: they are keys or roles already."""
 
@@ -44,6 +45,12 @@ RESERVED = frozenset(
 def dlq_of(queue: str) -> str:
     """The queue name of a queue's dead letter queue."""
     return f"{queue}:dlq"
+
+
+def absent(key: str) -> str | None:
+    """The key that never exists, in the partition of `key`; None for a key of the whole namespace."""
+    tag, brace, _ = key.partition("}")
+    return f"{tag}{brace}:absent" if brace else None
 
 
 @dataclass(frozen=True, slots=True)

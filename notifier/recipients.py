@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import redis.asyncio
-
-from notifier.broker.connection import broker_errors, translate
-from notifier.broker.scripts import Call, Caller, execute, run, script
+from notifier.broker.connection import Client
+from notifier.broker.failures import translate
+from notifier.broker.line import Command
+from notifier.broker.scripts import Call, Caller, ask, execute, run, script
 from notifier.errors import InvalidRecipient
 from notifier.event import Recipient, parse_recipient
 from notifier.inbox import inbox_keys
@@ -65,7 +65,7 @@ class Recipients:
     """The profiles of all recipients. All methods raise BrokerError, and InvalidRecipient for an id
     that can't be one."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, caller: Caller | None = None) -> None:
+    def __init__(self, client: Client, keys: Keys, caller: Caller | None = None) -> None:
         """`caller` is for `profiles`, which the router asks for all the time."""
         self._caller = caller or client
         self._client = client
@@ -77,12 +77,8 @@ class Recipients:
         Raises InvalidRecipient when it has more than 64 KiB as JSON.
         """
         key, profile = self._keys.recipient(recipient.id), encode_profile(recipient)
-        with broker_errors():
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.exists(key)
-                pipeline.set(key, profile)
-                existed, _ = await pipeline.execute()
-        return not existed
+        [before] = await ask(self._client, ("SET", key, profile, "GET"))
+        return before is None
 
     async def get(self, recipient_id: str) -> Recipient | None:
         [recipient] = await self.get_many([recipient_id])
@@ -126,13 +122,13 @@ class Recipients:
         """Use the address again, from the next event on. Whether it was suppressed."""
         hash_key = self._keys.suppressed(self._keys.partition_of(_valid_id(recipient_id)))
         field = suppression_field(channel, recipient_id, address_key)
-        with broker_errors():
-            return bool(await self._client.hdel(hash_key, field))
+        [removed] = await ask(self._client, ("HDEL", hash_key, field))
+        return bool(removed)
 
     async def delete(self, recipient_id: str) -> bool:
         """Remove what is held under the id. Whether there was anything.
 
-        First profile, inbox and suppressed addresses go in one step; then what is scheduled for the
+        First profile and inbox go, then suppressed addresses; then what is scheduled for the
         recipient, found by looking through the partition's scheduled entries in bounded steps: they
         are many, and no index by recipient is kept for a thing done so seldom. Each step can be
         repeated, so a call that raised may be made again.
@@ -143,12 +139,11 @@ class Recipients:
         """
         partition = self._keys.partition_of(_valid_id(recipient_id))
         fields = await self._suppressed_fields(recipient_id)
-        with broker_errors():
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.unlink(self._keys.recipient(recipient_id), *inbox_keys(self._keys, recipient_id))
-                if fields:
-                    pipeline.hdel(self._keys.suppressed(partition), *fields)
-                removed = sum(await pipeline.execute())
+        own = (self._keys.recipient(recipient_id), *inbox_keys(self._keys, recipient_id))
+        commands: list[Command] = [("UNLINK", *own)]
+        if fields:
+            commands.append(("HDEL", self._keys.suppressed(partition), *fields))
+        removed = sum(await ask(self._client, *commands))
         return bool(removed + await self._unschedule(partition, recipient_id))
 
     async def _unschedule(self, partition: int, recipient_id: str) -> int:
@@ -164,9 +159,15 @@ class Recipients:
     async def _suppressed_fields(self, recipient_id: str) -> dict[bytes, bytes]:
         hash_key = self._keys.suppressed(self._keys.partition_of(recipient_id))
         literally = re.sub(r"([*?\[\]\\])", r"\\\1", recipient_id)
-        found = self._client.hscan_iter(hash_key, match=f"*:{literally}/*", count=_SCAN_STEP)
-        with broker_errors():
-            return {field: value async for field, value in found if _is_of(recipient_id, field)}
+        found: dict[bytes, bytes] = {}
+        cursor: str | bytes = "0"
+        while True:
+            step = ("HSCAN", hash_key, cursor, "MATCH", f"*:{literally}/*", "COUNT", _SCAN_STEP)
+            [[cursor, row]] = await ask(self._client, step)
+            pairs = zip(row[::2], row[1::2], strict=True)
+            found |= {field: value for field, value in pairs if _is_of(recipient_id, field)}
+            if cursor == b"0":
+                return found
 
 
 def _valid_id(recipient_id: str) -> str:

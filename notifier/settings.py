@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from notifier.broker.connection import check_url
 from notifier.broker.meta import MAX_PARTITIONS
+from notifier.broker.url import check_url
 from notifier.errors import ConfigurationError, InvalidRecipient
 from notifier.event import parse_to
 from notifier.publisher import Durability

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
-import redis.asyncio
 import structlog
 
 from notifier.alerts import Alerter
+from notifier.broker.connection import Client
 from notifier.broker.consumer import Consumer, Handler, cancel_until_done
 from notifier.broker.reader import DueReader, Reader, StreamReader
 from notifier.channel import Channel
@@ -52,7 +52,7 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        client: redis.asyncio.Redis,
+        client: Client,
         keys: Keys,
         channels: Mapping[str, Channel],
         templates: TemplateFolder,

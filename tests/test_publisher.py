@@ -402,7 +402,8 @@ def test_options_that_can_not_be_are_refused(options: dict[str, Any], setting: s
 
 
 @pytest.mark.parametrize(
-    "url", ["http://x", "127.0.0.1:6379", "redis://", "redis://h:port", "redis+sentinel://h/m"]
+    "url",
+    ["http://x", "127.0.0.1:6379", "redis://", "redis://h:port", "redis+sentinel://h", "redis+cluster://h/1"],
 )
 def test_a_url_of_something_else_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

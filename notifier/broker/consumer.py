@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-import redis.asyncio
 import structlog
 
 from notifier.broker.committer import Committer
+from notifier.broker.connection import Client, open_line
 from notifier.broker.entries import Message
 from notifier.broker.leases import Lease, Leases, Renewal
-from notifier.broker.line import Line
 from notifier.broker.partition import Partition, State
 from notifier.broker.reader import Entries, Reader
 from notifier.broker.scripts import Call, run, run_all, script
@@ -72,7 +71,7 @@ class Consumer:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        client: Client,
         keys: Keys,
         queue: str,
         worker: str,
@@ -95,8 +94,8 @@ class Consumer:
         self._closing = False
         self._tasks: asyncio.TaskGroup | None = None
         self._drains: set[asyncio.Task[None]] = set()
-        self._commits, self._beats = Line(client), Line(client)
-        self.calls = Line(client)
+        self._commits, self._beats = open_line(client), open_line(client)
+        self.calls = open_line(client)
         """For the scripts of the handler, and our own."""
         self.committer = Committer(self._commits, lost=self._lost_partition, settled=self.let_go)
         self._leases = Leases(self._beats, keys, queue, worker, lease_ttl, self)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from notifier.broker.connection import translate
+from notifier.broker.failures import translate
 from notifier.broker.scripts import Call, Caller, execute, run_all, script
 from notifier.errors import BrokerError, Fenced
 from notifier.keys import EVENTS, GROUP, Keys

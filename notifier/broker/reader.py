@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
-import redis.asyncio
-
-from notifier.broker.connection import translate
-from notifier.broker.line import Command, Line
+from notifier.broker.connection import Client, open_line
+from notifier.broker.failures import translate
+from notifier.broker.line import Command
 from notifier.broker.partition import Partition
 from notifier.broker.scripts import Call, run_all, script
 from notifier.errors import BrokerError
@@ -36,8 +35,8 @@ class Reader(Protocol):
 class StreamReader:
     """Reads the streams of all partitions in one blocking call, on a connection of its own."""
 
-    def __init__(self, client: redis.asyncio.Redis, consumer: str) -> None:
-        self._line = Line(client, timeout=BLOCK + timedelta(seconds=5))
+    def __init__(self, client: Client, consumer: str) -> None:
+        self._line = open_line(client, timeout=BLOCK + timedelta(seconds=5))
         self._consumer = consumer
 
     async def read(self, partitions: Sequence[Partition], count: int) -> list[tuple[Partition, Entries]]:
@@ -58,7 +57,7 @@ class StreamReader:
 class DueReader:
     """Reads what has waited for `delay`; asks a few times within it."""
 
-    def __init__(self, client: redis.asyncio.Redis, consumer: str, delay: timedelta) -> None:
+    def __init__(self, client: Client, consumer: str, delay: timedelta) -> None:
         self._client = client
         self._consumer = consumer
         self._delay_ms = int(delay / timedelta(milliseconds=1))

@@ -1,12 +1,13 @@
 """The Lua scripts, loaded from `lua/` by name, and how they are called.
 
 A file may hold lines `-- include NAME`; each is replaced by `lua/includes/NAME.lua`. Calls go out
-as EVALSHA, many of them in one round trip; a server that does not know a script yet is taught it
-once and asked again.
+as EVALSHA, many of them in one round trip; what a server does not know yet is sent again as EVAL, from
+which it learns the script.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -19,11 +20,14 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from notifier.broker.connection import broker_errors, translate
-from notifier.broker.line import Argument, Command, Line
+from notifier.broker import line_sync
+from notifier.broker.connection import Client, SyncClient
+from notifier.broker.failures import broker_errors, translate
+from notifier.broker.line import Argument, Command, exchange_on_lent
+from notifier.broker.line import Caller as OwnCaller
 from notifier.errors import BrokerError
 
-Caller = redis.asyncio.Redis | Line
+Caller = Client | OwnCaller
 """Who brings calls to the server: a client with a pool, or a line for those who call often."""
 
 
@@ -60,6 +64,11 @@ class Call:
     def command(self) -> tuple[Argument, ...]:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
+    def teaching(self) -> tuple[Argument, ...]:
+        """The same for a server that does not know the script. In a cluster it finds its node as the other
+        one did, which SCRIPT LOAD would not."""
+        return ("EVAL", self.script.source, *self.command()[2:])
+
 
 async def run(caller: Caller, call: Call) -> Any:
     """The script's reply. Raises BrokerError."""
@@ -72,49 +81,53 @@ async def run(caller: Caller, call: Call) -> Any:
 async def run_all(caller: Caller, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """The replies in order, in one round trip; a call that failed has its BrokerError there.
 
-    `then` is a plain command that follows on the same connection; its reply comes last. Raises
-    BrokerError only when the connection failed: then any of the calls may have run.
+    `then` is a plain command that follows on the same connection, in a cluster on each; its reply comes
+    last, and in a cluster it is the least favourable. Raises BrokerError only when no answer came at all:
+    then any of the calls may have run.
     """
-    replies = await execute(caller, _commands(calls, then))
+    replies = await execute(caller, [call.command() for call in calls], then)
     if again := _unknown(replies):
-        needed = {calls[i].script.sha: calls[i].script.source for i in again}
-        await execute(caller, [("SCRIPT", "LOAD", source) for source in needed.values()])
-        _put(replies, again, await execute(caller, _commands([calls[i] for i in again], then)))
+        _put(replies, again, await execute(caller, [calls[i].teaching() for i in again], then))
     return [_typed(reply) for reply in replies]
 
 
-async def execute(caller: Caller, commands: Sequence[Command]) -> list[Any]:
-    """Plain commands in one round trip; the replies in order, an error as redis-py's exception."""
-    if isinstance(caller, Line):
-        return await caller.execute(commands)
+async def execute(caller: Caller, commands: Sequence[Command], then: Command = ()) -> list[Any]:
+    """Plain commands in one round trip; the raw replies in order, an error as redis-py's exception."""
+    if not isinstance(caller, redis.asyncio.Redis):
+        return await caller.execute(commands, then)
+    if then:
+        commands = [*commands, then]
+    pool = caller.connection_pool
     with broker_errors():
-        pipeline = caller.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+        async with asyncio.timeout(pool.connection_kwargs["socket_timeout"]):
+            return await exchange_on_lent(pool, commands)
 
 
-def run_all_sync(client: redis.Redis, calls: Sequence[Call], then: Command = ()) -> list[Any]:
+async def ask(caller: Caller, *commands: Command) -> list[Any]:
+    """The raw replies in order. Raises the BrokerError of the first command that failed."""
+    replies = await execute(caller, commands)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise translate(reply)
+    return replies
+
+
+def run_all_sync(client: SyncClient, calls: Sequence[Call], then: Command = ()) -> list[Any]:
     """`run_all` for the blocking client."""
-    replies = _execute_sync(client, _commands(calls, then))
+    replies = _execute_sync(client, [call.command() for call in calls], then)
     if again := _unknown(replies):
-        needed = {calls[i].script.sha: calls[i].script.source for i in again}
-        _execute_sync(client, [("SCRIPT", "LOAD", source) for source in needed.values()])
-        _put(replies, again, _execute_sync(client, _commands([calls[i] for i in again], then)))
+        _put(replies, again, _execute_sync(client, [calls[i].teaching() for i in again], then))
     return [_typed(reply) for reply in replies]
 
 
-def _execute_sync(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    with broker_errors():
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return pipeline.execute(raise_on_error=False)
-
-
-def _commands(calls: Sequence[Call], then: Command) -> list[Command]:
-    commands: list[Command] = [call.command() for call in calls]
-    return [*commands, then] if then else commands
+def _execute_sync(client: SyncClient, commands: Sequence[Command], then: Command) -> list[Any]:
+    if not isinstance(client, redis.Redis):
+        return client.execute(commands, then)
+    if then:
+        commands = [*commands, then]
+    with broker_errors(), line_sync.lent(client.connection_pool) as connection:
+        line_sync.send(connection, commands)
+        return line_sync.read_replies(connection, len(commands))
 
 
 def _unknown(replies: Sequence[Any]) -> list[int]:
@@ -129,4 +142,4 @@ def _put(replies: list[Any], places: Sequence[int], later: Sequence[Any]) -> Non
 
 
 def _typed(reply: Any) -> Any:
-    return translate(reply) if isinstance(reply, RedisError) else reply
+    return translate(reply) if isinstance(reply, RedisError | BrokerError) else reply

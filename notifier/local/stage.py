@@ -19,6 +19,7 @@ from notifier.bootstrap import (
     open_templates,
     open_worker,
 )
+from notifier.broker.scripts import ask
 from notifier.event import Recipient, WebPushDevice
 from notifier.local import story
 from notifier.local.broker import EmbeddedBroker
@@ -189,7 +190,8 @@ async def open_stage(
 
 
 async def _version(runtime: Runtime, port: int) -> str:
-    server = await runtime.client.info("server")
+    [told] = await ask(runtime.client, ("INFO", "server"))
+    server = dict(line.split(":", 1) for line in told.decode().splitlines() if ":" in line)
     return f"Valkey {server.get('valkey_version', server['redis_version'])} on port {port}"
 
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-import redis.asyncio
-
-from notifier.broker.connection import broker_errors
+from notifier.broker.connection import Client
 from notifier.broker.entries import DeliveryEntry, MalformedEntry, entry_ms
+from notifier.broker.scripts import ask
 from notifier.dead_letters import Failure, split
 from notifier.errors import InvalidInput, InvalidRecipient
 from notifier.event import parse_to
@@ -103,47 +102,38 @@ class Selection:
         )
 
 
-async def get(client: redis.asyncio.Redis, keys: Keys, letter_id: LetterId) -> Letter | None:
+async def get(client: Client, keys: Keys, letter_id: LetterId) -> Letter | None:
     """The dead letter, if it is still there. Raises BrokerError."""
-    with broker_errors():
-        found: Any = await client.xrange(letter_id.stream(keys), letter_id.entry, letter_id.entry)
+    [found] = await ask(client, ("XRANGE", letter_id.stream(keys), letter_id.entry, letter_id.entry))
     return _letter(letter_id.queue, letter_id.partition, letter_id.state, *found[0]) if found else None
 
 
-async def count(client: redis.asyncio.Redis, keys: Keys, selection: Selection) -> int:
+async def count(client: Client, keys: Keys, selection: Selection) -> int:
     """How many lie in the selection's queues and states, whatever their error, type or recipient."""
-    with broker_errors():
-        pipeline = client.pipeline(transaction=False)
-        for page in _pages(keys, selection):
-            pipeline.xlen(page.stream)
-        return sum(await pipeline.execute())
+    return sum(await ask(client, *(("XLEN", page.stream) for page in _pages(keys, selection))))
 
 
-async def find(client: redis.asyncio.Redis, keys: Keys, selection: Selection) -> AsyncIterator[Letter]:
+async def find(client: Client, keys: Keys, selection: Selection) -> AsyncIterator[Letter]:
     """The selected ones in the order in which they came there, oldest first. Raises BrokerError.
 
     Only what was there at the beginning: whatever comes back while letters are redriven is not found
     again. Letters may be taken away meanwhile. A page of each stream is held at a time.
     """
-    with broker_errors():
-        seconds, micros = await client.time()
-        now_ms = seconds * 1000 + micros // 1000
-        end = str(max(0, now_ms - int(selection.older_than / timedelta(milliseconds=1))))
-        pages = _pages(keys, selection)
-        pipeline = client.pipeline(transaction=False)
-        for page in pages:
-            pipeline.xrange(page.stream, "-", end, count=_FIRST_PAGE)
-        for page, entries in zip(pages, await pipeline.execute(), strict=True):
-            page.fill(entries, _FIRST_PAGE)
+    [[seconds, micros]] = await ask(client, ("TIME",))
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    end = str(max(0, now_ms - int(selection.older_than / timedelta(milliseconds=1))))
+    pages = _pages(keys, selection)
+    first = [("XRANGE", page.stream, "-", end, "COUNT", _FIRST_PAGE) for page in pages]
+    for page, entries in zip(pages, await ask(client, *first), strict=True):
+        page.fill(entries, _FIRST_PAGE)
     heap = [(page.first(), number) for number, page in enumerate(pages) if page.entries]
     heapq.heapify(heap)
     while heap:
         page = pages[heap[0][1]]
         entry, fields = page.entries.popleft()
         if not page.entries and not page.ended:
-            with broker_errors():
-                more: Any = await client.xrange(page.stream, f"({page.last.decode()}", end, count=_PAGE)
-            page.fill(more, _PAGE)
+            rest = ("XRANGE", page.stream, f"({page.last.decode()}", end, "COUNT", _PAGE)
+            page.fill((await ask(client, rest))[0], _PAGE)
         if page.entries:
             heapq.heapreplace(heap, (page.first(), heap[0][1]))
         else:
@@ -161,11 +151,11 @@ class _Page:
     partition: int
     state: State
     stream: str
-    entries: deque[tuple[bytes, Mapping[bytes, bytes]]] = field(default_factory=deque)
+    entries: deque[tuple[bytes, Sequence[bytes]]] = field(default_factory=deque)
     last: bytes = b""
     ended: bool = False
 
-    def fill(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]], asked: int) -> None:
+    def fill(self, entries: Sequence[tuple[bytes, Sequence[bytes]]], asked: int) -> None:
         self.entries.extend(entries)
         self.ended = len(entries) < asked
         if entries:
@@ -188,8 +178,7 @@ def _pages(keys: Keys, selection: Selection) -> list[_Page]:
     ]
 
 
-def _letter(queue: str, partition: int, state: State, entry: bytes, by_name: Mapping[bytes, bytes]) -> Letter:
-    fields: Sequence[bytes] = [part for pair in by_name.items() for part in pair]
+def _letter(queue: str, partition: int, state: State, entry: bytes, fields: Sequence[bytes]) -> Letter:
     try:
         failure, fields = split(fields)
     except (MalformedEntry, ValueError):

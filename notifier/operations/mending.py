@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum
 from typing import Any, Final, Literal
 
-import redis.asyncio
-
+from notifier.broker.connection import Client
 from notifier.broker.scripts import Call, run_all, script
 from notifier.errors import BrokerError
 from notifier.keys import GROUP, Keys, dlq_of
@@ -37,9 +36,7 @@ class Result(Enum):
 _RESULTS = {1: Result.DONE, 0: Result.GONE, -1: Result.BUSY, -2: Result.UNUSABLE}
 
 
-async def mend(
-    client: redis.asyncio.Redis, keys: Keys, action: Action, letter_ids: Sequence[LetterId]
-) -> list[Result]:
+async def mend(client: Client, keys: Keys, action: Action, letter_ids: Sequence[LetterId]) -> list[Result]:
     """Redrives or discards these, and says what became of each. Raises BrokerError.
 
     After an error some may have been dealt with; asking again is harmless.
@@ -73,7 +70,7 @@ def _call(keys: Keys, action: Action, letter_ids: Sequence[LetterId]) -> Call:
 
 
 async def mend_all(
-    client: redis.asyncio.Redis,
+    client: Client,
     keys: Keys,
     action: Action,
     letters: AsyncIterator[Letter],

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import redis.asyncio
-
+from notifier.broker.connection import Client
 from notifier.broker.entries import entry_ms
 from notifier.broker.scripts import Call, run_all, script
 from notifier.errors import BrokerError
@@ -75,7 +74,7 @@ class _Sum:
                 owners[held.decode().rpartition("#")[0]] += 1
 
 
-async def look(client: redis.asyncio.Redis, keys: Keys, channels: Sequence[str]) -> list[QueueState]:
+async def look(client: Client, keys: Keys, channels: Sequence[str]) -> list[QueueState]:
     """The events queue and those of the channels, in this order. Raises BrokerError."""
     queues = (EVENTS, *channels)
     scheduled, sums = 0, [_Sum() for _ in queues]

@@ -33,7 +33,7 @@ local function packed(...)
 end
 
 local results, at, now = {}, 3, nil
-for i = 4, #KEYS do
+for i = 4, 3 + (#ARGV - 2) / 4 do  -- not #KEYS: in a cluster one more is declared
   local due, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   at = at + 4
   if window > 0 and not redis.call('SET', KEYS[i], '', 'NX', 'PX', window) then

@@ -1,0 +1,87 @@
+"""Which slot a command belongs to, and which node serves the slot (Redis Cluster specification)."""
+
+from __future__ import annotations
+
+import binascii
+import random
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from notifier.broker.line import Argument, Command
+from notifier.broker.url import Address
+
+SLOTS: Final = 16384
+
+_KEYLESS = frozenset({"TIME", "PING", "INFO", "WAIT", "WAITAOF", "SCRIPT", "SCRIPT LOAD", "SCRIPT FLUSH"})
+_SCRIPTS = frozenset({"EVALSHA", "EVAL"})
+
+
+def tag_of(key: str) -> str:
+    """The part of a key that decides about its slot: what stands in the first braces, if anything does."""
+    before, brace, rest = key.partition("{")
+    tag, end, _ = rest.partition("}")
+    return tag if brace and end and tag else before + brace + rest
+
+
+@lru_cache(maxsize=4096)
+def _slot_of_tag(tag: str) -> int:
+    return binascii.crc_hqx(tag.encode(), 0) % SLOTS  # CRC-16/XMODEM
+
+
+def slot_of(key: Argument) -> int:
+    return _slot_of_tag(tag_of(key.decode() if isinstance(key, bytes) else str(key)))
+
+
+def key_of(command: Command) -> Argument | None:
+    """The first key of a command, or None for one that any node can answer."""
+    name = command[0]
+    if name in _KEYLESS:
+        return None
+    if name in _SCRIPTS:
+        return command[3] if command[2] else None
+    if name == "XREADGROUP":
+        return command[list(command).index("STREAMS") + 1]
+    return command[1]
+
+
+class SlotMap:
+    """Which node serves which slot, as far as we have heard."""
+
+    def __init__(self, seeds: Sequence[Address]) -> None:
+        self._seeds = tuple(seeds)
+        self._nodes: list[Address | None] = [None] * SLOTS
+        self.primaries: frozenset[Address] = frozenset()
+        self._silent: set[Address] = set()
+
+    def node_of(self, slot: int | None) -> Address | None:
+        """The node of a slot, or any for None; None when nobody is known to serve it."""
+        if slot is not None:
+            return self._nodes[slot]
+        return random.choice(tuple(self.primaries)) if self.primaries else None  # noqa: S311 - load
+
+    def moved(self, slot: int, node: Address) -> None:
+        self._nodes[slot] = node
+
+    def silent(self, nodes: Iterable[Address]) -> None:
+        """These did not answer of late, so others are asked first."""
+        self._silent.update(nodes)
+
+    def to_ask(self) -> list[Address]:
+        """Whom to ask for the map, in this order: those that we know of, then those that we were given."""
+        known = list(self.primaries)
+        random.shuffle(known)
+        nodes = [*known, *(seed for seed in self._seeds if seed not in self.primaries)]
+        return sorted(nodes, key=self._silent.__contains__)
+
+    def learn(self, asked: Address, reply: Iterable[Any]) -> None:
+        """Takes over the reply to CLUSTER SLOTS of a node."""
+        nodes: list[Address | None] = [None] * SLOTS
+        for first, last, primary, *_ in reply:
+            if primary[0] == b"?":  # the node that we asked does not know it yet
+                continue
+            node = Address((primary[0] or b"").decode() or asked.host, int(primary[1]))
+            nodes[int(first) : int(last) + 1] = [node] * (int(last) - int(first) + 1)
+        self._nodes = nodes
+        self._silent.clear()
+        self.primaries = frozenset(node for node in nodes if node is not None)
