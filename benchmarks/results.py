@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -17,11 +18,16 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """The sections in the file; none when there is no file."""
+    sections: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return sections
+
+
 def record(path: Path, sections: Mapping[str, object]) -> None:
     """Writes these sections; what other benchmarks wrote into the file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(known | dict(sections), indent=2) + "\n")
+    path.write_text(json.dumps(recorded(path) | dict(sections), indent=2) + "\n")
 
 
 def quiet() -> None:

@@ -65,14 +65,18 @@ def test_a_peer_that_can_not_be_installed_is_told_with_the_reason(run: Run, tmp_
 
 
 @pytest.mark.slow
-def test_a_peer_that_fails_is_told_with_its_last_words(run: Run, tmp_path: Path) -> None:
+def test_a_peer_that_fails_is_told_with_its_last_words_and_the_others_stay(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"peers": {"arq": {"ratio": 1}, "saq": {"ratio": 2}}}')
     python = tmp_path / "peers/venv/arq/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "it started" >&2\necho "no such queue" >&2\nexit 1\n')
     python.chmod(0o755)
     (python.parent / ".installed").touch()
 
-    assert run("arq", tmp_path / "peers") == {"arq": {"unavailable": "no such queue"}}
+    assert run("arq", tmp_path / "peers") == {
+        "arq": {"unavailable": "no such queue"},
+        "saq": {"ratio": 2},
+    }
 
 
 def test_each_peer_has_a_program_and_says_which_settings_it_was_given() -> None:
