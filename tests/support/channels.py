@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.channel import Address, Block, ChannelUnavailable, Delivery, Sent, TransientFailure
+from notifier.channel import (
+    Address,
+    Block,
+    ChannelUnavailable,
+    Delivery,
+    DeliveryError,
+    InboxEntry,
+    PermanentFailure,
+    Sent,
+    TransientFailure,
+)
 from notifier.event import FcmDevice, Recipient
 from tests.support.ledger import Ledger
 
@@ -87,20 +97,32 @@ class ScriptedChannel:
         return Sent("250 taken") if answer is None else answer  # type: ignore[return-value]
 
 
+_OUTCOMES: Mapping[str, Sequence[type[DeliveryError]]] = {
+    "flaky": (TransientFailure,),
+    "turns": (TransientFailure,),
+    "stuck": (TransientFailure,),
+    "twice": (TransientFailure, TransientFailure),
+    "second": (PermanentFailure,),
+    "sinks": (TransientFailure, PermanentFailure),
+}
+"""What the first attempts at an address end in, by the letters that it begins with."""
+
+
 class LedgerChannel:
     """For processes of their own: notes every delivery in a file, before it says yes.
 
-    What an address begins with decides: `slow` takes 50 ms; `flaky` fails at its first attempt; `poison`
-    ends the process at once, and `turns` does so at its second attempt, having failed at its first;
-    `stuck` fails once and then finds the channel unavailable, unless the process has UNSTUCK.
+    What an address begins with decides, see `_OUTCOMES`; and `slow` takes 50 ms; `poison` ends the process
+    at once, and `turns` does so at its second attempt; `stuck` finds the channel unavailable at its second
+    one, unless it is `unstuck`; `bad` always fails for good, unless it is `mended`.
     """
 
     name = "post"
     blocks: Sequence[Block] = ()
 
-    def __init__(self, ledger: Ledger, *, unstuck: bool = False) -> None:
+    def __init__(self, ledger: Ledger, *, unstuck: bool = False, mended: bool = False) -> None:
         self._ledger = ledger
         self._unstuck = unstuck
+        self._mended = mended
 
     def addresses(self, recipient: Recipient) -> Sequence[Address]:
         return [Address("email", recipient.email)] if recipient.email else []
@@ -118,13 +140,44 @@ class LedgerChannel:
             os._exit(99)
         if address.startswith("slow"):
             await asyncio.sleep(0.05)
-        if address.startswith(("flaky", "turns", "stuck")) and attempt == 1:
-            raise TransientFailure("once")
+        for beginning, outcomes in _OUTCOMES.items():
+            if address.startswith(beginning) and attempt <= len(outcomes):
+                raise outcomes[attempt - 1]("as was said")
+        if address.startswith("bad") and not self._mended:
+            raise PermanentFailure("always")
         if address.startswith("stuck") and not self._unstuck:
             self._ledger.note("stuck", address, delivery.event_id)
             raise ChannelUnavailable("away", retry_after=60)
         self._ledger.note("sent", delivery.address, delivery.event_id)
         return Sent()
+
+
+class BoxChannel:
+    """An inbox for everybody, without a template. Notes that it was asked for an entry; the entry itself is
+    in the server, where no note could be wrong about it."""
+
+    name = "box"
+    blocks: Sequence[Block] = ()
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        return [Address("inbox", recipient.id)]
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def send(self, delivery: Delivery, content: Mapping[str, str]) -> Sent:
+        self._ledger.note("boxed", delivery.recipient_id, delivery.event_id)
+        entry = InboxEntry(
+            delivery.id, delivery.event_type, "", "", data={"event": delivery.event_id},
+            created_ms=delivery.accepted_ms,
+        )  # fmt: skip
+        return Sent(inbox=entry)
 
 
 def open_ledger_channel(environ: Mapping[str, str]) -> LedgerChannel:

@@ -1,4 +1,8 @@
-"""What was delivered, by whom and when: a file that any number of processes append to."""
+"""What was delivered, by whom and when, and what that says of the promises.
+
+`Ledger` is a file that any number of processes append to; `judge` compares it with what was accepted;
+`leftovers` says what a service that has come to rest still keeps in its server, and should not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import redis.asyncio
+
+from notifier.inbox import decode_entry
+from notifier.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,13 @@ class Verdict:
     out_of_order: Sequence[str]
     duplicates: int
 
+    @property
+    def breaches(self) -> list[str]:
+        """Whatever no fault excuses; empty, when the ledger is clean. Duplicates are judged by the caller, who
+        knows how many crashes there were."""
+        told = {"missing": self.missing, "unexpected": self.unexpected, "out of order": self.out_of_order}
+        return [f"{what}: {len(found)}, such as {found[0]}" for what, found in told.items() if found]
+
 
 def judge(published: Mapping[str, Sequence[str]], lines: Iterable[Line]) -> Verdict:
     """`published` are the event ids of each address, in the order in which they were accepted.
@@ -73,3 +89,54 @@ def judge(published: Mapping[str, Sequence[str]], lines: Iterable[Line]) -> Verd
         ],
         duplicates=sum(times.values()) - len(times),
     )
+
+
+async def inbox_events(client: redis.asyncio.Redis, keys: Keys, recipient: str) -> list[str]:
+    """The event ids of an inbox's entries, each as often as it is there; read from where they are stored."""
+    stored = await client.hvals(f"{keys.inbox(recipient)}:entries")
+    return sorted(str(decode_entry(entry).data["event"]) for entry in stored)
+
+
+async def leftovers(
+    client: redis.asyncio.Redis, keys: Keys, queues: Sequence[str], *, dead: int = 0
+) -> list[str]:
+    """What is not at the baseline once everything is delivered and every worker has stopped cleanly.
+
+    At the baseline streams are empty, with a group that has neither consumers nor pending entries; no lease
+    is held; nothing is parked, retried or scheduled; no worker is registered; and what may stay is
+    what somebody wants to keep: profiles, inboxes, the dedup window, and `dead` dead letters.
+    """
+    found: list[str] = []
+    died = 0
+    for number in range(keys.partitions):
+        for queue in queues:
+            for name in (queue, f"{queue}:dlq"):
+                found += await _queue_leftovers(client, keys, name, number)
+            died += await client.xlen(keys.dead(queue, number))
+        if await client.exists(keys.scheduled(number)):
+            found.append(f"{keys.scheduled(number)} exists")
+        # Its field `last` counts, and stays.
+        found += [f"item {n!r}" for n in await client.hkeys(keys.scheduled_items(number)) if n != b"last"]
+        counts = await client.hgetall(keys.unalerted(number))
+        found += [f"{keys.unalerted(number)} {queue!r}: {n!r}" for queue, n in counts.items() if int(n)]
+    if died != dead:
+        found.append(f"{died} dead letters, not {dead}")
+    for queue in queues:
+        for name in (queue, f"{queue}:dlq"):
+            found += [f"{w!r} is registered" for w in await client.zrange(keys.workers(name), 0, -1)]
+    return found
+
+
+async def _queue_leftovers(client: redis.asyncio.Redis, keys: Keys, queue: str, number: int) -> list[str]:
+    stream = keys.queue(queue, number)
+    found = [f"{stream} holds {length}"] if (length := await client.xlen(stream)) else []
+    for group in await client.xinfo_groups(stream) if await client.exists(stream) else ():
+        if group["pending"] or group["consumers"]:
+            found.append(f"{stream} has {group['pending']} pending and {group['consumers']} consumers")
+    if await client.hget(keys.lease(queue, number), "token"):
+        found.append(f"{keys.lease(queue, number)} is held")
+    lanes = [name async for name in client.scan_iter(f"{keys.lane_prefix(queue, number)}*", count=1_000)]
+    for name in (keys.parked(queue, number), keys.retries(queue, number), *lanes):
+        if await client.exists(name):
+            found.append(f"{name!r} exists")
+    return found

@@ -7,6 +7,7 @@
 -- Returns the token worker#epoch, or nil when another worker holds the lease.
 
 -- include fence
+-- include remove_empty_consumers
 
 local now = server_ms()
 local held_until = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
@@ -24,10 +25,5 @@ local created = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[3], '0', 'MKSTREAM
 if created.err and not string.find(created.err, 'BUSYGROUP', 1, true) then
   return created
 end
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[2], ARGV[3])) do
-  local name, pending = consumer[2], consumer[4]
-  if pending == 0 and name ~= ARGV[1] then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[2], ARGV[3], name)
-  end
-end
+remove_empty_consumers(KEYS[2], ARGV[3], ARGV[1])
 return token

@@ -7,6 +7,7 @@
 -- Returns how many entries the next owner will find pending, or the error FENCED.
 
 -- include fence
+-- include remove_empty_consumers
 
 if not owns(KEYS[1], ARGV[1]) then
   return redis.error_reply('FENCED')
@@ -22,8 +23,6 @@ if not pending.err then
     end
     left = left + 1
   end
-  if left == 0 then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[2], ARGV[2], ARGV[3])
-  end
+  remove_empty_consumers(KEYS[2], ARGV[2], '')
 end
 return left

