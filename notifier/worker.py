@@ -14,7 +14,7 @@ import structlog
 from notifier.alerts import Alerter
 from notifier.broker.connection import Client
 from notifier.broker.consumer import Consumer, Handler, cancel_until_done
-from notifier.broker.reader import DueReader, Reader, StreamReader
+from notifier.broker.reader import DueReader, Reader, open_reader
 from notifier.channel import Channel
 from notifier.dead_letters import Graveyard, SecondTry
 from notifier.delivering import Deliveries, Limits, Policy
@@ -114,7 +114,7 @@ class Worker:
         if queue.endswith(dlq_of("")):
             reader = DueReader(self._client, self.name, settings.dlq_delay)
         else:
-            reader = StreamReader(self._client, self.name)
+            reader = open_reader(self._client, self.name)
         return Consumer(
             self._client, self._keys, queue, self.name,
             lease_ttl=settings.lease_ttl, in_hand_limit=settings.in_hand, reader=reader,

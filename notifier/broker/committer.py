@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -69,17 +69,43 @@ class Committer:
         return True
 
     async def run(self) -> None:
-        """Commits until cancelled. While the broker is away the same commit is tried again."""
+        """Commits until cancelled. What the broker did not take is tried again, and until then further
+        changes of that partition wait; others do not, since in a cluster their node may be well."""
+        waiting: dict[Partition, _Batch] = {}
+        retry_at, pause = 0.0, _FIRST_PAUSE
         while True:
-            await self._wake.wait()
+            if waiting:
+                await self._woken(retry_at)
+            else:
+                await self._wake.wait()
             self._wake.clear()
-            dirty, self._dirty = self._dirty, set()
-            batches = [batch for partition in dirty if (batch := _take(partition))]
-            pause = _FIRST_PAUSE
-            while batches := await self._send(batches):
-                await asyncio.sleep(pause)
+            batches = self._taken(waiting)
+            if waiting and time.monotonic() >= retry_at:
+                batches += waiting.values()
+                waiting.clear()
+            if again := await self._send(batches):
+                waiting |= {batch.partition: batch for batch in again}
+                retry_at = time.monotonic() + pause
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            elif not waiting:
+                pause = _FIRST_PAUSE
+            if self._dirty - waiting.keys():  # they waited for what has been taken now
+                self._wake.set()
             self._idle.set()
+
+    async def _woken(self, until: float) -> None:
+        """Returns when there are changes, or it is `until` on the monotonic clock."""
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _taken(self, waiting: Container[Partition]) -> list[_Batch]:
+        """The changes of all partitions but these."""
+        ready = {partition for partition in self._dirty if partition not in waiting}
+        self._dirty -= ready
+        return [batch for partition in ready if (batch := _take(partition))]
 
     async def _send(self, batches: list[_Batch]) -> list[_Batch]:
         """Those that must be sent again; each script passes over what it has done already."""

@@ -7,6 +7,7 @@ for changes, which the committer brings to the server.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 Batch = Sequence[tuple[Partition, list[Message]]]
 
 _LONGEST_TIMER = 0.25
-_LONGEST_PAUSE = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 async def cancel_until_done(*tasks: asyncio.Task[None]) -> None:
@@ -183,7 +184,8 @@ class Consumer:
         for partition in partitions:
             partition.state = State.DRAINING
         async with self._reading:
-            pass  # a read that is under way may still bring entries; they stay pending
+            # A read that is under way may still bring entries; they stay pending.
+            await self._reader.finished(partitions)
         await asyncio.gather(*(self._drain(partition) for partition in partitions))
         leases = [partition.lease for partition in partitions if partition.state is not State.LOST]
         for partition in partitions:
@@ -274,7 +276,7 @@ class Consumer:
                     self._recover_again(partition)
                 if "NOGROUP" in str(error):
                     self._leases.beat_now()  # which makes the group anew
-                pause = min(max(0.05, 2 * pause), _LONGEST_PAUSE)
+                pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
                 await asyncio.sleep(pause)
 
     async def _wait_for_room(self) -> None:
@@ -287,22 +289,38 @@ class Consumer:
         return [p for p in self.partitions.values() if p.state in states and p.is_ours]
 
     async def _read_once(self) -> None:
-        if recovering := self._readable(State.RECOVERING):
+        now = time.monotonic()
+        recovering = [p for p in self._readable(State.RECOVERING) if p.recover_at <= now]
+        if recovering := [p for p in recovering if not self._reader.is_reading(p)]:
             await self._recover(recovering)
             return
         live = self._readable(State.LIVE)
         if not live:
-            await asyncio.sleep(0.01)  # the leases have run out; the next beat tells
+            await asyncio.sleep(0.01)  # the leases have run out, or a node is away; the next beat tells
             return
         for partition in live:
             partition.forget_settled_parking()
         count = max(1, (self._limit - self._in_hand) // len(live))
-        batch = [
-            (partition, self._in_hand_from(partition, entries))
-            for partition, entries in await self._reader.read(live, count)
-            if partition.state is State.LIVE
-        ]
+        batch = []
+        for partition, entries in await self._reader.read(live, count):
+            if partition.state is not State.LIVE:
+                continue
+            if isinstance(entries, BrokerError):
+                self._not_read(partition, entries)
+            else:
+                batch.append((partition, self._in_hand_from(partition, entries)))
         await self._give(batch)
+
+    def _not_read(self, partition: Partition, error: BrokerError) -> None:
+        """The answer may have been lost on the way: what it held is pending with us."""
+        log.warning("partition_not_read", queue=self.queue, partition=partition.number, error=str(error))
+        if isinstance(error, Fenced):
+            self._lost_partition(partition)
+            return
+        if "NOGROUP" in str(error):
+            self._leases.beat_now()  # which makes the group anew
+        self._recover_again(partition)
+        partition.recover_at = time.monotonic() + _FIRST_PAUSE
 
     async def _give(self, batch: Batch) -> None:
         assert self._handler is not None
@@ -363,7 +381,8 @@ class Consumer:
             if isinstance(reply, Fenced):
                 self._lost_partition(partition)
             elif isinstance(reply, BrokerError):
-                raise reply
+                log.warning("not_recovered", queue=self.queue, partition=partition.number, error=str(reply))
+                partition.recover_at = time.monotonic() + _LONGEST_TIMER
             else:
                 last, entries = reply
                 if last:

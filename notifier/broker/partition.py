@@ -34,6 +34,7 @@ class Partition:
         self.lease = lease
         self.state = State.RECOVERING
         self.recover_from = "-"
+        self.recover_at = 0.0  # not before, on the monotonic clock
         self.in_hand: set[bytes] = set()
         self.from_lists: set[bytes] = set()  # those of them that came out of the lists of parked lanes
         self.running = 0
