@@ -99,7 +99,7 @@ async def execute(caller: Caller, commands: Sequence[Command], then: Command = (
         commands = [*commands, then]
     pool = caller.connection_pool
     with broker_errors():
-        async with asyncio.timeout(pool.connection_kwargs["socket_timeout"]):
+        async with asyncio.timeout(pool.connection_kwargs.get("socket_timeout")):
             return await exchange_on_lent(pool, commands)
 
 
