@@ -193,7 +193,7 @@ async def stopping(scene: Scene, armed: Armed) -> None:
     load, events = mixed()
     victim = await scene.fork(armed=armed)
     await scene.publisher.publish_many(events)
-    await until(lambda: scene.ledger.lines(), every=0.005)
+    await until(scene.ledger.lines, every=0.005)
     victim.signal(signal.SIGTERM)
     await scene.dies(victim)
     await _finish(scene, load)

@@ -215,6 +215,29 @@ async def test_a_parked_delivery_whose_commit_is_late_is_not_made_again(
     load.assert_each_once_and_in_order()
 
 
+@pytest.mark.slow
+async def test_a_lane_that_is_due_before_its_parking_is_known_takes_no_place_for_ever(
+    service: Service, post: ScriptedChannel, load: Load
+) -> None:
+    async with open_proxy(service.url) as proxy:
+        through = replace(service, url=proxy.url)
+        async with through.worker([post], in_hand=26, lease_ttl=timedelta(seconds=1)):
+            for round_ in range(1, 6):  # each would cost the room between 20 and 26
+                for u in PEOPLE:
+                    post.answers[address_of(u)] = [TransientFailure("451", retry_after=0.01)]
+                gates = [post.hold(address_of(u)) for u in PEOPLE]
+                await load.publish(len(PEOPLE))
+                await until(lambda: post.at_once == len(PEOPLE))
+                proxy.cut(script("commit").sha.encode(), after=True)  # all are parked, and nobody hears of it
+                proxy.cut(script("commit").sha.encode(), after=False)
+                for gate in gates:
+                    gate.set()
+                await load.all_sent()
+                post.gates.clear()
+                assert proxy.cuts == 2 * round_
+    load.assert_each_once_and_in_order()
+
+
 async def _equals(found: Callable[[], Awaitable[int]], wanted: int) -> bool:
     return await found() == wanted
 

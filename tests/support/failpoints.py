@@ -2,8 +2,8 @@
 
 The product knows nothing of it. In a process that calls `install`, the modules of `notifier` are compiled
 from a changed syntax tree, in which each broker call goes through a point: `await run_all(a, b)` becomes
-`await _point_async("…", run_all, a, b)`. `_Rewriter` says what a broker call is, and `call_sites` lists what it
-finds, so what is listed and what can be armed are one and the same.
+`await _point_async("…", run_all, a, b)`. `_Rewriter` says what a broker call is, and `call_sites` lists what
+it finds, so what is listed and what can be armed are one and the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _SCRIPT_CALLS = {"ask", "execute", "run", "run_all", "run_all_sync"}
 _SCRIPTS = "notifier.broker.scripts"
 # What carries commands is below the calls; what plays and measures is not the service.
 _TRANSPORT = {
-    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "scripts", "sentinel",
-    "slots", "url", "wire",
+    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "scripts",
+    "sentinel", "slots", "url", "wire",
 }  # fmt: skip
 _OUTSIDE = {"local", "cli", "api"}
 _CARRIERS = ("client", "pipeline", "_line", "_caller")
@@ -49,7 +49,7 @@ class _Rewriter(ast.NodeTransformer):
         self._counts: Counter[str] = Counter()
         self._imported: set[str] = set()
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
         if node.module == _SCRIPTS:
             self._imported |= {alias.asname or alias.name for alias in node.names} & _SCRIPT_CALLS
         return node
@@ -62,13 +62,13 @@ class _Rewriter(ast.NodeTransformer):
 
     visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _scope  # noqa: N815 - ast's names
 
-    def visit_Await(self, node: ast.Await) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_Await(self, node: ast.Await) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.value, ast.Call) and self._is_broker_call(node.value):
             node.value = self._point("_point_async", node.value)
         return node
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.func, ast.Name) and node.func.id == "run_all_sync" in self._imported:
             return self._point("_point_sync", node)

@@ -68,8 +68,8 @@ class _Server:
 
 
 def _become(asked: dict[str, Any]) -> NoReturn:
-    from notifier.local.broker import end_with_parent
-    from tests.support import forked
+    from notifier.local.broker import end_with_parent  # noqa: PLC0415
+    from tests.support import forked  # noqa: PLC0415
 
     end_with_parent(os.getppid())
     said = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -92,7 +92,7 @@ def _become(asked: dict[str, Any]) -> NoReturn:
 
 def _main() -> None:
     failpoints.install()
-    from tests.support import forked
+    from tests.support import forked  # noqa: PLC0415
 
     forked.get_ready()
     _Server(os.fdopen(os.dup(1), "w")).serve()

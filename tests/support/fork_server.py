@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from notifier.local.broker import end_with_parent
 from tests.support.failpoints import Armed
@@ -68,7 +68,7 @@ class ForkServer:
         self._children.append(child)
         return child
 
-    async def __aenter__(self) -> ForkServer:
+    async def __aenter__(self) -> Self:
         parent = os.getpid()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.support.fork_main",

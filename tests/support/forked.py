@@ -64,7 +64,7 @@ def _watch(connection: Any) -> None:
 
     def send_packed_command(self: Any, command: Any, *args: Any, **named: Any) -> Any:
         if not is_inside_a_point():
-            print("UNLISTED", repr(command)[:200], file=sys.stderr, flush=True)
+            sys.stderr.write(f"UNLISTED {command!r:.200}\n")
         return plain(self, command, *args, **named)
 
     connection.send_packed_command = send_packed_command

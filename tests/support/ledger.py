@@ -44,8 +44,16 @@ class Ledger:
     def close(self) -> None:
         os.close(self._file)
 
-    def lines(self, what: str = "sent") -> list[Line]:
-        rows = (line.split(" ") for line in self.path.read_text().splitlines())
+    @property
+    def size(self) -> int:
+        """In bytes; what is noted from now on lies behind it."""
+        return self.path.stat().st_size
+
+    def lines(self, what: str = "sent", start: int = 0) -> list[Line]:
+        """Those of `what` that lie behind `start` bytes."""
+        with self.path.open() as file:
+            file.seek(start)
+            rows = (line.split(" ") for line in file.read().splitlines())
         found = (Line(row[0], row[1], row[2], int(row[3]), float(row[4])) for row in rows)
         return [line for line in found if line.what == what]
 
@@ -61,7 +69,7 @@ class Verdict:
 
     @property
     def breaches(self) -> list[str]:
-        """Whatever no fault excuses; empty, when the ledger is clean. Duplicates are judged by the caller, who
+        """Whatever no fault excuses; empty, when the ledger is clean. The caller judges the duplicates, and
         knows how many crashes there were."""
         told = {"missing": self.missing, "unexpected": self.unexpected, "out of order": self.out_of_order}
         return [f"{what}: {len(found)}, such as {found[0]}" for what, found in told.items() if found]
@@ -130,13 +138,11 @@ async def leftovers(
 async def _queue_leftovers(client: redis.asyncio.Redis, keys: Keys, queue: str, number: int) -> list[str]:
     stream = keys.queue(queue, number)
     found = [f"{stream} holds {length}"] if (length := await client.xlen(stream)) else []
-    for group in await client.xinfo_groups(stream) if await client.exists(stream) else ():
-        if group["pending"] or group["consumers"]:
-            found.append(f"{stream} has {group['pending']} pending and {group['consumers']} consumers")
+    groups = await client.xinfo_groups(stream) if await client.exists(stream) else ()
+    counts = [(group["pending"], group["consumers"]) for group in groups]
+    found += [f"{stream} has {p} pending and {c} consumers" for p, c in counts if p or c]
     if await client.hget(keys.lease(queue, number), "token"):
         found.append(f"{keys.lease(queue, number)} is held")
     lanes = [name async for name in client.scan_iter(f"{keys.lane_prefix(queue, number)}*", count=1_000)]
-    for name in (keys.parked(queue, number), keys.retries(queue, number), *lanes):
-        if await client.exists(name):
-            found.append(f"{name!r} exists")
-    return found
+    names = (keys.parked(queue, number), keys.retries(queue, number), *lanes)
+    return found + [f"{name!r} exists" for name in names if await client.exists(name)]

@@ -44,13 +44,23 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
+    def cut_all(self) -> None:
+        """Cuts every connection that is open now."""
+        self.cuts += len(self._connections)
+        for task in self._connections:
+            task.cancel()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        try:
+            up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
         silent = asyncio.Event()
         back = asyncio.create_task(self._answers(up_reader, writer, silent))
         try:
@@ -73,13 +83,16 @@ class Proxy:
     async def _answers(
         self, upstream: asyncio.StreamReader, client: asyncio.StreamWriter, silent: asyncio.Event
     ) -> None:
-        while data := await upstream.read(1 << 20):
-            if silent.is_set():
-                self.cuts += 1
-                client.transport.abort()
-                return
-            client.write(data)
-            await client.drain()
+        try:
+            while data := await upstream.read(1 << 20):
+                if silent.is_set():
+                    self.cuts += 1
+                    client.transport.abort()
+                    return
+                client.write(data)
+                await client.drain()
+        except ConnectionError:  # the server was killed
+            pass
         client.close()
 
 
