@@ -28,9 +28,10 @@ from notifier.errors import BrokerError, BrokerUnavailable
 PATIENCE_FOR_MAP: Final = 0.5
 """Seconds in which a node must say who serves what, or another one is asked."""
 
-LEFT_ALONE: Final = 0.5
+LEFT_ALONE: Final = 2.0
 """Seconds for which a line does not ask a node again that left it waiting: others must not wait for it."""
 
+_LONG = 0.5  # seconds that a line waits for a node before it leaves it alone
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
 Send = Callable[[Parcel], Awaitable[list[Any]]]
@@ -202,7 +203,7 @@ class ClusterLine:
         try:
             return await self._lines[node].execute(parcel.commands)
         except BrokerError as failure:
-            if time.monotonic() - started >= LEFT_ALONE:
+            if time.monotonic() - started >= _LONG:
                 self._silent[node] = time.monotonic(), failure
             await self._forget_nodes_that_left()
             raise

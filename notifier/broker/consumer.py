@@ -18,6 +18,7 @@ from notifier.broker.committer import Committer
 from notifier.broker.connection import Client, open_line
 from notifier.broker.entries import Message
 from notifier.broker.leases import Lease, Leases, Renewal
+from notifier.broker.line import TIMEOUT
 from notifier.broker.partition import Partition, State
 from notifier.broker.reader import Entries, Reader
 from notifier.broker.scripts import Call, run, run_all, script
@@ -95,7 +96,9 @@ class Consumer:
         self._closing = False
         self._tasks: asyncio.TaskGroup | None = None
         self._drains: set[asyncio.Task[None]] = set()
-        self._commits, self._beats = open_line(client), open_line(client)
+        # A beat that waits for one node of a cluster must not cost the leases on the others.
+        self._beats = open_line(client, min(TIMEOUT, max(lease_ttl / 3, timedelta(seconds=1))))
+        self._commits = open_line(client)
         self.calls = open_line(client)
         """For the scripts of the handler, and our own."""
         self.committer = Committer(self._commits, lost=self._lost_partition, settled=self.let_go)

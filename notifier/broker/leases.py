@@ -17,8 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from notifier.broker.failures import translate
-from notifier.broker.scripts import Call, Caller, execute, run_all, script
+from notifier.broker.scripts import Call, Caller, execute, run, run_all, script
 from notifier.errors import BrokerError, Fenced
 from notifier.keys import EVENTS, GROUP, Keys
 
@@ -90,6 +89,7 @@ class Leases:
         self._ttl_ms = int(ttl / timedelta(milliseconds=1))
         self._owner = owner
         self._leaving: set[int] = set()
+        self._epochs: dict[int, int] = {}
         self._takes_more = True
         self._beat_now = asyncio.Event()
 
@@ -117,8 +117,9 @@ class Leases:
         self._beat_now.set()
 
     async def _beat(self) -> None:
-        workers = await self._say_alive()
+        # What we hold comes first: in a cluster the list of workers may lie on a node that is away.
         await self._renew()
+        workers = await self._say_alive()
         share = fair_share(self._keys.partitions, workers)
         staying = [lease for p, lease in self.held.items() if p not in self._leaving]
         if surplus := staying[share:]:
@@ -128,26 +129,10 @@ class Leases:
             await self._acquire(share - len(staying))
 
     async def _say_alive(self) -> int:
-        name = self._keys.workers(self._queue)
-        [now] = await execute(self._caller, [("TIME",)])
-        if isinstance(now, Exception):
-            raise translate(now)
-        now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
-        _, count, known, added = await execute(
-            self._caller,
-            [
-                ("ZREMRANGEBYSCORE", name, "-inf", now_ms - 1),
-                ("ZCARD", name),
-                ("ZSCORE", name, self._worker),
-                # Last, because at the memory limit the server refuses it and nothing else.
-                ("ZADD", name, now_ms + self._ttl_ms, self._worker),
-            ],
-        )
-        if isinstance(added, Exception):
-            log.warning("worker_not_registered", queue=self._queue, error=str(added))
-        if isinstance(count, Exception):
-            raise translate(count)
-        return int(count) + (known is None)
+        """How many workers serve the queue, this one included."""
+        names = (self._keys.workers(self._queue),)
+        count = await run(self._caller, Call(script("worker_alive"), names, (self._worker, self._ttl_ms)))
+        return int(count)
 
     async def _renew(self) -> None:
         leases = list(self.held.values())
@@ -199,6 +184,8 @@ class Leases:
             for partition, token in zip(asked, await run_all(self._caller, calls), strict=True):
                 if isinstance(token, BrokerError):
                     log.warning("lease_not_taken", queue=self._queue, partition=partition, error=str(token))
+                elif token is not None and not self._is_new(partition, token):
+                    free.append(partition)
                 elif token is not None:
                     lease = Lease(partition, token.decode(), sent + self._ttl_ms / 1000)
                     self.held[partition] = lease
@@ -206,6 +193,15 @@ class Leases:
                     self._owner.acquired(lease)
         if taken := sorted(set(self.held) - before):
             log.info("leases_acquired", queue=self._queue, worker=self._worker, partitions=taken)
+
+    def _is_new(self, partition: int, token: bytes) -> bool:
+        # A failover may forget that it gave us this epoch. What we asked for under it may still be on its
+        # way, and must not pass for the new owner's.
+        epoch = int(token.rpartition(b"#")[2])
+        if epoch <= self._epochs.get(partition, 0):
+            return False
+        self._epochs[partition] = epoch
+        return True
 
     def forget(self, lease: Lease) -> None:
         """Drops a lease that was lost, without a word to the server."""

@@ -1,4 +1,4 @@
-"""A process dies before and after every broker call there is, and somebody else finishes: the ledger is clean.
+"""A process dies before and after every broker call there is; somebody else finishes; the ledger is clean.
 
 Each case is a process of its own that dies at its point without a word, and a namespace of its own. The
 cases run beside each other, since most of what they do is to wait for a lease to run out.
@@ -63,7 +63,6 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
         (f"{queue} recover", scenes.after_a_death) for queue in ("events", "post", "box", "post:dlq")
     ],
     "broker.leases.Leases._say_alive": [("", scenes.mix)],
-    "broker.leases.Leases._say_alive#2": [("", scenes.mix)],
     "broker.leases.Leases._renew": [(f"{q} lease_renew", scenes.mix) for q in ("events", "post", "post:dlq")],
     "broker.leases.Leases._acquire": [
         (f"{q} lease_acquire", scenes.mix) for q in ("events", "post", "post:dlq")
