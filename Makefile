@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance lock clean
+.PHONY: soak help demo test test-fast lint format bench bench-peers bench-endurance lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -44,6 +44,10 @@ bench-peers: $(READY) ## ours beside BullMQ, taskiq, dramatiq, arq, saq and stre
 
 bench-endurance: $(READY) ## a backlog of 500,000, a million events through one worker, bytes for each event
 	@$(BIN)/python -m benchmarks.endurance $(ARGS)
+
+soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls: half an hour
+	@$(BIN)/python -m tests.soak
+	@NOTIFIER_FAILPOINT_HITS=3 $(BIN)/pytest -q tests/faults/test_failpoints.py $(ARGS)
 
 lock: $(READY) ## requirements.lock from pyproject.toml; make lock ARGS=--upgrade takes newer releases
 	@echo "Writing requirements.lock"

@@ -58,6 +58,10 @@ def mixed() -> tuple[Load, list[dict[str, Any]]]:
     return load, events
 
 
+class NotReached(AssertionError):
+    """The process lives: it never came to its point."""
+
+
 class Scene:
     """One case's namespace and processes."""
 
@@ -87,7 +91,7 @@ class Scene:
         try:
             code = await child.ended(8)
         except TimeoutError:
-            raise AssertionError("the point was not reached") from None
+            raise NotReached from None
         assert code == DIED, f"ended with {code}"
         self.crashes += 1
 

@@ -1,0 +1,25 @@
+"""The short versions of `make soak`."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.soak import takeover
+from tests.soak.soak import soak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_all_faults_at_once_under_load_leave_a_clean_ledger(tmp_path: Path) -> None:
+    outcome = await soak(tmp_path, 20, random.randrange(10**6))
+    assert not outcome.problems, "\n".join([*outcome.problems, *outcome.lines])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_killed_worker_is_replaced_within_its_lease_and_a_second(tmp_path: Path) -> None:
+    found = await takeover.measure(tmp_path, 8)
+    assert max(found.latest) <= takeover.TTL + 1, "\n".join(found.lines())
