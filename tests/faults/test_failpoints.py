@@ -25,9 +25,9 @@ from tests.support.fork_server import ForkServer
 
 Scenario = Callable[[Scene, Armed], Awaitable[None]]
 
-AT_ONCE = int(os.environ.get("FAILPOINTS_AT_ONCE", "6"))
-HITS = int(os.environ.get("FAILPOINTS_HITS", "1"))
-"""At how many calls of a place a process dies, one after the other; more of them behind `make soak`."""
+AT_ONCE = int(os.environ.get("NOTIFIER_FAILPOINTS_AT_ONCE", "6"))
+HITS = int(os.environ.get("NOTIFIER_FAILPOINT_HITS", "1"))
+"""At how many calls of a place a process dies, one case for each; there are more of them in `make soak`."""
 
 _COMMITS = (
     "post ack",
@@ -183,7 +183,12 @@ def matrix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _, _ in ALL])
 def test_a_process_that_dies_there_costs_nothing(matrix: Matrix, name: str) -> None:
-    matrix.result(name)
+    try:
+        matrix.result(name)
+    except scenes.NotReached:
+        if name.rpartition("/")[2].isdigit():
+            pytest.skip("the scenario has not so many calls of it")
+        raise
 
 
 def test_every_broker_call_has_its_cases() -> None:
