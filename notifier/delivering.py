@@ -180,17 +180,21 @@ class Deliveries:
             for partition in partitions
         ]
         replies = await run_all(self._consumer.calls, calls)
+        failure: BrokerError | None = None
         for partition, seen, before, reply in zip(partitions, parks, in_hand, replies, strict=True):
             if isinstance(reply, Fenced):
                 continue  # the next beat says so too, and acts
             if isinstance(reply, BrokerError):
-                raise reply
+                failure = reply  # told when what the others handed out is in hand
+                continue
             _, next_due, rows = reply
             partition.next_due(next_due, seen)
             for lane, owners, waiting, *items in rows:
                 if partition.state in ACTIVE and self._lanes.find(partition, lane) is None:
                     self._take_lane(partition, lane, owners, waiting, items, before)
         self._lanes.wake()
+        if failure:
+            raise failure
 
     def _take_lane(
         self,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from notifier import metrics
-from notifier.broker.consumer import Batch, Consumer
+from notifier.broker.consumer import Batch, Consumer, cancel_until_done
 from notifier.broker.entries import (
     EVENT_FIELDS,
     Checked,
@@ -29,7 +29,7 @@ from notifier.broker.entries import (
 )
 from notifier.broker.line import Argument
 from notifier.broker.partition import Partition, State
-from notifier.broker.scripts import Call, run_all, script
+from notifier.broker.scripts import Call, run, run_all, script
 from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
@@ -99,6 +99,7 @@ class Router:
         self._catalogue = catalogue
         self._recipients = recipients
         self._graveyard = graveyard
+        self._insisting: dict[Partition, asyncio.Task[None]] = {}
 
     async def accept(self, batch: Batch) -> None:
         kinds = self._catalogue().kinds
@@ -203,23 +204,47 @@ class Router:
         """Sends until every script has run. The scripts pass over what an earlier try has done."""
         pause = _FIRST_PAUSE
         while works := [work for work in works if work.partition.state is not State.LOST]:
-            again = []
             try:
                 replies = await run_all(self._consumer.calls, [self._call(work) for work in works])
             except BrokerUnavailable as error:
                 log.warning("routing_waits", error=str(error))
-                again = works
-            else:
-                for work, reply in zip(works, replies, strict=True):
-                    if isinstance(reply, BrokerFull | BrokerUnavailable):
-                        log.warning("routing_waits", error=str(reply))
-                        again.append(work)
-                    else:
-                        self._settle(work, reply)
-            if again:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            works = again
+                continue
+            for work, reply in zip(works, replies, strict=True):
+                if isinstance(reply, BrokerFull | BrokerUnavailable):
+                    self._hold_up(work, reply)
+                else:
+                    self._settle(work, reply)
+            return
+
+    def _hold_up(self, work: _Work, error: BrokerError) -> None:
+        """Nothing more of the partition is read until the script has run; the others go on, since in a
+        cluster their node may be well."""
+        log.warning("routing_waits", partition=work.partition.number, error=str(error))
+        work.partition.is_held_up = True
+        self._insisting[work.partition] = self._consumer.spawn(self._insist(work))
+
+    async def _insist(self, work: _Work) -> None:
+        partition, pause = work.partition, _FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                reply = await run(self._consumer.calls, self._call(work))
+            except (BrokerFull, BrokerUnavailable) as error:
+                log.warning("routing_waits", partition=partition.number, error=str(error))
+                continue
+            except BrokerError as error:
+                reply = error
+            break
+        self._insisting.pop(partition, None)
+        partition.is_held_up = False
+        try:
+            self._settle(work, reply)
+        except BrokerError as error:
+            log.warning("routing_failed", partition=partition.number, error=str(error))
+            self._consumer.recover(partition, work.messages)
 
     def _call(self, work: _Work) -> Call:
         partition = work.partition
@@ -266,24 +291,31 @@ class Router:
             )
             for partition in partitions
         ]
+        failure: BrokerError | None = None
         for partition, reply in zip(partitions, await run_all(self._consumer.calls, calls), strict=True):
             if isinstance(reply, Fenced):
                 continue  # the next beat says so too, and acts
             if isinstance(reply, BrokerError):
-                raise reply
+                failure = reply  # told when the others know what is due next
+                continue
             _, promoted, next_due = reply
             partition.next_due_ms = next_due
             if promoted:
                 metrics.PROMOTED.inc(promoted)
                 log.debug("promoted", partition=partition.number, entries=promoted)
+        if failure:
+            raise failure
 
-    # Leaving. Nothing runs outside of `accept`, and the consumer waits for that.
+    # Leaving. The consumer waits for `accept`; what is sent again behind it comes to nothing, and the next
+    # owner finds it pending.
 
     async def drain(self, partition: Partition) -> None:
-        """Nothing to wait for."""
+        if task := self._insisting.pop(partition, None):
+            await cancel_until_done(task)
 
     def forget(self, partition: Partition) -> None:
-        """Nothing is kept."""
+        if task := self._insisting.pop(partition, None):
+            task.cancel()
 
 
 def _parse(message: Message) -> _Event:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -123,6 +123,12 @@ class Consumer:
         """These are not in hand any more, and nothing about them changes in the server."""
         self.let_go(partition.let_go([message.id for message in messages]))
 
+    def recover(self, partition: Partition, messages: Sequence[Message]) -> None:
+        """Nobody sees to these any more, though they are pending with us."""
+        self.put_back(partition, messages)
+        self._recover_again(partition)
+        partition.recover_at = time.monotonic() + _FIRST_PAUSE
+
     async def mark(self, partition: Partition, message: Message) -> None:
         """Returns when the server knows that one more owner tries this message, or we are not to any more."""
         call = Call(
@@ -148,6 +154,11 @@ class Consumer:
                 log.warning("mark_failed", queue=self.queue, error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs something beside the reading; `run` does not return before its end."""
+        assert self._tasks is not None
+        return self._tasks.create_task(work)
 
     def let_go(self, count: int) -> None:
         self._in_hand -= count
@@ -289,7 +300,8 @@ class Consumer:
             await self._changed.wait()
 
     def _readable(self, *states: State) -> list[Partition]:
-        return [p for p in self.partitions.values() if p.state in states and p.is_ours]
+        partitions = self.partitions.values()
+        return [p for p in partitions if p.state in states and p.is_ours and not p.is_held_up]
 
     async def _read_once(self) -> None:
         now = time.monotonic()
@@ -322,8 +334,7 @@ class Consumer:
             return
         if "NOGROUP" in str(error):
             self._leases.beat_now()  # which makes the group anew
-        self._recover_again(partition)
-        partition.recover_at = time.monotonic() + _FIRST_PAUSE
+        self.recover(partition, ())
 
     async def _give(self, batch: Batch) -> None:
         assert self._handler is not None

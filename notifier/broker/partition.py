@@ -38,6 +38,7 @@ class Partition:
         self.in_hand: set[bytes] = set()
         self.from_lists: set[bytes] = set()  # those of them that came out of the lists of parked lanes
         self.running = 0
+        self.is_held_up = False  # its handler wants no more of it for a while
         self.stream = keys.queue(queue, number)
         self.stream_bytes = self.stream.encode()
         self.dlq = keys.dlq(queue, number)
