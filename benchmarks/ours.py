@@ -57,13 +57,15 @@ async def serving(
         async with open_runtime(settings) as runtime:
             folder = open_templates(settings, channels)
             stop = asyncio.Event()
-            async with open_worker(runtime, channels, folder, ("router", *channels)) as worker:
-                task = asyncio.create_task(worker.run(stop))
+            async with (
+                open_worker(runtime, channels, folder, ("router", *channels)) as worker,
+                asyncio.TaskGroup() as tasks,  # a worker that dies ends the benchmark with its error
+            ):
+                tasks.create_task(worker.run(stop))
                 try:
                     yield
                 finally:
                     stop.set()
-                    await task
 
 
 @asynccontextmanager
