@@ -1,0 +1,88 @@
+"""The service on every shape of broker, and on every server that is installed.
+
+TOPOLOGIES=all     every shape on every server; otherwise each shape and each server once
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+
+from notifier.broker.connection import connect
+from notifier.broker.url import locate
+from notifier.keys import Keys
+from notifier.publisher import AsyncPublisher
+from tests.support.channels import ScriptedChannel
+from tests.support.service import Service, write_types
+from tests.support.topologies import Topology, binaries, clustered, empty, standalone, watched
+
+Start = Callable[[Path, Path], AbstractContextManager[Topology]]
+
+_SHAPES: dict[str, Start] = {
+    "standalone": lambda folder, binary: standalone(folder, binary),
+    "sentinel": lambda folder, binary: watched(folder, binary),
+    "cluster": lambda folder, binary: clustered(folder, binary),
+}
+_USUAL = [("standalone", "valkey-9.1"), ("standalone", "redis-7.0"), ("standalone", "redis-8.2")] + [
+    ("sentinel", "valkey-9.1"),
+    ("cluster", "valkey-9.1"),
+    ("cluster", "redis-7.0"),
+]
+_ALL = [(shape, server) for shape in _SHAPES for server in binaries()]
+CASES = _ALL if os.environ.get("TOPOLOGIES") == "all" else _USUAL
+
+
+@asynccontextmanager
+async def open_on(topology: Topology, folder: Path) -> AsyncIterator[Service]:
+    """A service on a topology; `client` has the usual methods of redis-py on each of them."""
+    url = topology.url
+    client = _client(topology)
+    try:
+        async with AsyncPublisher(url, namespace="ntf") as publisher:
+            yield Service(url, client, publisher, write_types(folder / "types"), Keys())
+    finally:
+        await client.aclose()
+
+
+def _client(topology: Topology) -> redis.asyncio.Redis:
+    if locate(topology.url).kind == "cluster":
+        return redis.asyncio.RedisCluster("127.0.0.1", topology.primaries()[0].port)  # type: ignore[return-value]
+    client = connect(topology.url)
+    assert isinstance(client, redis.asyncio.Redis)
+    return client
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: "-".join(case))
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+    """Started once for all tests of the contract."""
+    shape, server = request.param
+    binary = binaries()[server]
+    if binary is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have {server}")
+        pytest.skip(f"{server} is not installed")
+    with _SHAPES[shape](tmp_path_factory.mktemp(shape), binary) as topology:
+        yield topology
+
+
+@pytest.fixture
+def topology(running: Topology) -> Topology:
+    """An empty one."""
+    empty(running)
+    return running
+
+
+@pytest.fixture
+async def service(topology: Topology, tmp_path: Path) -> AsyncIterator[Service]:
+    async with open_on(topology, tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def post() -> ScriptedChannel:
+    return ScriptedChannel()
