@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from benchmarks.ours import NoOpChannel, serving
 
-pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent.parent
 
 
 def run(results: Path, *arguments: str) -> tuple[dict[str, dict[str, float]], str]:
@@ -24,6 +25,7 @@ def run(results: Path, *arguments: str) -> tuple[dict[str, dict[str, float]], st
     return json.loads(results.read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_each_subject_has_its_section_and_the_rest_of_the_file_stays(tmp_path: Path) -> None:
     results = tmp_path / "bench" / "results.json"
     results.parent.mkdir()
@@ -46,8 +48,20 @@ def test_each_subject_has_its_section_and_the_rest_of_the_file_stays(tmp_path: P
     assert f"{figures['memory']['end_rss_mb']:.1f}" in printed
 
 
+@pytest.mark.slow
 def test_an_event_that_is_remembered_takes_more_room_than_one_that_is_not(tmp_path: Path) -> None:
     figures, _ = run(tmp_path / "results.json", "--scale", "0.02", "--only", "bytes_per_event")
     size = figures["bytes_per_event"]
     assert figures.keys() == {"bytes_per_event"}
     assert size["json"] * 0.8 < size["without_dedup"] < size["with_dedup"]
+
+
+async def test_a_worker_that_dies_ends_the_benchmark_with_its_error(redis_url: str) -> None:
+    class Broken(NoOpChannel):
+        async def open(self) -> None:
+            raise RuntimeError("no such provider")
+
+    with pytest.raises(ExceptionGroup) as failure:
+        async with serving(redis_url, {"one": Broken("one", lambda _: None)}):
+            await asyncio.Event().wait()
+    assert failure.group_contains(RuntimeError, match="no such provider")
