@@ -141,7 +141,7 @@ async def test_a_server_that_closes_after_data_is_given_that_mail_again_and_no_o
 async def test_when_everyone_is_greylisted_memory_stays_flat_and_who_is_not_does_not_wait(
     service: Service, mailbox: AccountingMailbox, email: EmailChannel, load: Load
 ) -> None:
-    in_hand, count = 50, 2_000
+    in_hand, count = 50, 800
     for u in PEOPLE:
         mailbox.always[address_of(u)] = "451 4.7.1 greylisted, try again later"
     slow = {"retry_base": timedelta(milliseconds=200), "retry_max": timedelta(milliseconds=400)}
