@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import re
+import unicodedata
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Final
@@ -95,9 +96,19 @@ def unstructured(text: str) -> str:
     return "\r\n ".join(line for line in lines if line)
 
 
+_JOINERS = "\u200c\u200d"  # words in Persian and many emojis fall apart without them
+
+
 def _one_line(text: str) -> str:
-    # str.split also takes CR, LF, NEL and the Unicode line separators for space.
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    # str.split also takes CR, LF, NEL and the Unicode line separators for space. Other format characters,
+    # such as those that turn the direction of a text, are left out.
+    return " ".join("".join(_in_a_line(char) for char in text).split())
+
+
+def _in_a_line(char: str) -> str:
+    if char.isprintable() or char in _JOINERS:
+        return char
+    return "" if unicodedata.category(char) == "Cf" else " "
 
 
 def _encoded_words(text: str) -> str:

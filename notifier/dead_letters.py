@@ -14,6 +14,7 @@ from notifier.broker.line import Command
 from notifier.channel import DeliveryError, InvalidAddress
 from notifier.keys import Keys
 from notifier.policy import DeadLetter
+from notifier.redaction import without_addresses
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +103,8 @@ class Graveyard:
         counter.labels(self._queue).inc()
         log.error(
             "delivery_dead" if self._final else "delivery_dead_lettered",
-            error=failure.error, reason=failure.reason, answer=failure.answer, **about,
+            error=failure.error, reason=without_addresses(failure.reason),
+            answer=without_addresses(failure.answer), **about,
         )  # fmt: skip
 
 

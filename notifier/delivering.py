@@ -34,6 +34,7 @@ from notifier.keys import Keys
 from notifier.lanes import Lane, Lanes
 from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
+from notifier.redaction import without_addresses
 from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, about, error_name
 
 log = structlog.get_logger(__name__)
@@ -277,7 +278,8 @@ class Deliveries:
         elif isinstance(outcome, Sent):
             self._delivered.observe(max(0, partition.server_ms() - int(message.entry.accepted_ms)))
             if self._tells_deliveries:
-                log.debug("delivered", answer=outcome.answer, **about(self._consumer.queue, message))
+                answer = without_addresses(outcome.answer)
+                log.debug("delivered", answer=answer, **about(self._consumer.queue, message))
             self._finish(partition, lane, message, outcome)
         else:
             self._failed(partition, lane, message, outcome)
@@ -317,7 +319,8 @@ class Deliveries:
         decision = self._policy.decide(failure, message.attempts)
         if isinstance(decision, Retry):
             delay_ms = int(decision.delay / timedelta(milliseconds=1))
-            log.info("delivery_parked", reason=str(failure), answer=failure.answer, delay_ms=delay_ms, **line)
+            reason, answer = without_addresses(str(failure)), without_addresses(failure.answer)
+            log.info("delivery_parked", reason=reason, answer=answer, delay_ms=delay_ms, **line)
             self._park(partition, lane, message, now + delay_ms)
         else:
             record = Failure(

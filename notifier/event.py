@@ -315,27 +315,32 @@ def _parse(model: type[_M], source: object, error: Callable[[str, str], InvalidI
         raise error(what, "is nested too deeply") from None
 
 
+_OWN_WORDS: Final = {
+    "extra_forbidden": "is not a known field",
+    "missing": "is missing",
+    "recipient": "give either recipient or recipients",
+    "timezone_aware": "is not an ISO 8601 time with an offset, such as 2026-01-31T12:00:00Z",
+}
+_RAISED_BY_THE_WHOLE: Final = ("recipient", "expires_at")
+
+
 def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> tuple[str, str]:
-    field = "".join(_path(loc)).lstrip(".") or what
-    if kind == "extra_forbidden":
-        return field, "is not a known field"
-    if kind == "expires_at":
-        return "expires_at", message
-    if kind == "recipient":
-        return "recipient", "give either recipient or recipients"
-    if kind == "finite_number":
-        return field.removesuffix(".float"), message[:1].lower() + message[1:]
-    if kind == "missing":
-        return field, "is missing"
-    if kind == "json_invalid":
-        return what, "is not JSON: " + message.removeprefix("Invalid JSON: ")
-    if kind == "string_pattern_mismatch" and "Cc" in message:
-        return field, "has a control character"
-    if kind == "string_pattern_mismatch" and loc[-1:] == ("type",):
-        return field, "must match [a-z][a-z0-9_.]*"
-    if kind.startswith("datetime") or kind == "timezone_aware":
-        return field, "is not an ISO 8601 time with an offset, such as 2026-01-31T12:00:00Z"
-    return field, message[:1].lower() + message[1:]
+    field = "".join(_path(loc)).lstrip(".") or (kind if kind in _RAISED_BY_THE_WHOLE else what)
+    if kind.startswith("datetime"):
+        kind = "timezone_aware"
+    reason = _OWN_WORDS.get(kind) or message[:1].lower() + message[1:]
+    if kind == "too_long" and loc[-1:] == ("recipients",):
+        reason = f"has {message.rpartition('not ')[2]} entries; the limit is {MAX_RECIPIENTS}"
+    elif kind == "finite_number":
+        field = field.removesuffix(".float")
+    elif kind == "json_invalid":
+        field, reason = what, "is not JSON: " + message.removeprefix("Invalid JSON: ")
+    elif kind == "string_pattern_mismatch":
+        if "Cc" in message:
+            reason = "has a control character"
+        elif loc[-1:] == ("type",):
+            reason = "must match [a-z][a-z0-9_.]*"
+    return field, reason
 
 
 def _path(loc: tuple[int | str, ...]) -> Iterator[str]:

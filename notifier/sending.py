@@ -25,7 +25,7 @@ from notifier.channel import (
 )
 from notifier.errors import InvalidInput, TemplateError
 from notifier.event import EventBody, Recipient
-from notifier.redaction import redacted
+from notifier.redaction import redacted, without_addresses
 
 log = structlog.get_logger(__name__)
 
@@ -165,7 +165,8 @@ class Sender:
 
     def _unavailable(self, outcome: ChannelUnavailable) -> None:
         metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
-        log.warning("channel_unavailable", queue=self._queue, reason=str(outcome), answer=outcome.answer)
+        reason, answer = without_addresses(str(outcome)), without_addresses(outcome.answer)
+        log.warning("channel_unavailable", queue=self._queue, reason=reason, answer=answer)
         self.breaker.unavailable(outcome.retry_after)
 
     def _breaker_changed(self, is_open: bool) -> None:

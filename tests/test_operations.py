@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from notifier.keys import GROUP, Keys, dlq_of
 from notifier.operations.dead_letters import Letter, LetterId, Selection, count, find, get, parse_id
 from notifier.operations.mending import Result, mend, mend_all
 from notifier.operations.queues import LANES_COUNTED, look
+from notifier.recipients import suppression_field
 
 KEYS = Keys()
 CHANNELS = ("email", "push")
@@ -240,6 +242,20 @@ async def test_redriven_it_is_what_it_was_before_it_failed(client: redis.asyncio
     assert [part for pair in fields.items() for part in pair] == _delivery("u1", 5)
     assert await client.xlen(letter_id.stream(KEYS)) == 0
     assert await mend(client, KEYS, "redrive", [letter_id]) == [Result.GONE]
+
+
+@pytest.mark.parametrize(("error", "lifted"), [("InvalidAddress", True), ("PermanentFailure", False)])
+async def test_who_redrives_to_an_invalid_address_says_that_it_is_good(
+    client: redis.asyncio.Redis, error: str, lifted: bool
+) -> None:
+    failure = dataclasses.replace(FAILURE, error=error)
+    letter_id = await _bury(client, state="dead", failure=failure)
+    suppressed = KEYS.suppressed(letter_id.partition)
+    fields = [suppression_field("email", "u1", "a@example.com"), suppression_field("email", "u2", "b")]
+    await client.hset(suppressed, mapping=dict.fromkeys(fields, "{}"))  # type: ignore[misc]
+    assert await mend(client, KEYS, "redrive", [letter_id]) == [Result.DONE]
+    left = {field.decode() for field in await client.hkeys(suppressed)}  # type: ignore[misc]
+    assert left == set(fields[1:] if lifted else fields)
 
 
 async def test_two_redrives_at_once_redrive_each_once(client: redis.asyncio.Redis, redis_url: str) -> None:

@@ -14,8 +14,9 @@ from notifier.broker.cluster import Cluster, ClusterLine
 from notifier.broker.cluster_sync import SyncCluster
 from notifier.broker.line import TIMEOUT, Line
 from notifier.broker.sentinel import primary_connection
-from notifier.broker.url import locate
+from notifier.broker.url import SETTING, locate
 from notifier.broker.wire import fast, pool_options
+from notifier.errors import ConfigurationError
 
 Client = redis.asyncio.Redis | Cluster
 SyncClient = redis.Redis | SyncCluster
@@ -37,7 +38,7 @@ def connect(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) ->
     else:
         pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = fast(pool.connection_class)
-    return redis.asyncio.Redis.from_pool(pool)
+    return redis.asyncio.Redis.from_pool(_with_known_options(pool))
 
 
 def connect_sync(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) -> SyncClient:
@@ -49,10 +50,20 @@ def connect_sync(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 6
     if location.kind == "sentinel":
         parse_url: Any = redis.connection.parse_url
         connection_class, own = primary_connection(location, is_async=False, parse_url=parse_url)
-        return redis.Redis.from_pool(
-            redis.BlockingConnectionPool(connection_class=connection_class, **options | own)
-        )
-    return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(url, **options))
+        pool = redis.BlockingConnectionPool(connection_class=connection_class, **options | own)
+    else:
+        pool = redis.BlockingConnectionPool.from_url(url, **options)
+    return redis.Redis.from_pool(_with_known_options(pool))
+
+
+def _with_known_options(pool: Any) -> Any:
+    """The same pool, if redis-py knows the options that the URL's query gave it."""
+    try:
+        pool.connection_class(**pool.connection_kwargs)  # it does not connect
+    except TypeError as error:
+        option = str(error).rpartition("'")[0].rpartition("'")[2]
+        raise ConfigurationError(SETTING, f"{option or 'something in its query'} is not an option") from None
+    return pool
 
 
 def open_line(client: Client, timeout: timedelta = TIMEOUT) -> Line | ClusterLine:

@@ -95,10 +95,14 @@ def _address(text: str, kind: Kind) -> Address:
     try:
         parts = urlsplit(f"//{text}")
         port = parts.port
-    except ValueError as error:
-        raise _wrong(f"{text} is not a host and a port: {error}") from None
+    except ValueError:
+        # Nothing of the text: what looks like a host may be the beginning of a password.
+        raise _wrong(
+            "has no host and port that can be read; in a password, characters such as # / ? @ must be "
+            "percent-encoded"
+        ) from None
     if not parts.hostname or port == 0:
-        raise _wrong("names no host" if not text or text.startswith(":") else f"{text} has no usable port")
+        raise _wrong("names no host" if not parts.hostname else "has no usable port")
     return Address(unquote(parts.hostname), port or _PORTS[kind])
 
 

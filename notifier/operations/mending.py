@@ -65,7 +65,8 @@ def _call(keys: Keys, action: Action, letter_ids: Sequence[LetterId]) -> Call:
     lease = keys.lease(dlq_of(one.queue), one.partition)
     names: tuple[str, ...] = (one.stream(keys), lease)
     if action == "redrive":
-        names = (one.stream(keys), keys.queue(one.queue, one.partition), lease)
+        queue, suppressed = keys.queue(one.queue, one.partition), keys.suppressed(one.partition)
+        names = (one.stream(keys), queue, lease, suppressed)
     return Call(script(action), names, (GROUP, *(letter_id.entry for letter_id in letter_ids)))
 
 
