@@ -34,6 +34,10 @@ def _print(figures: dict[str, dict[str, Any]]) -> None:
             f"events a second with {row['small']:,} waiting, and with {row['large']:,}",
             f"{row['small_events_per_s']:,}", f"{row['large_events_per_s']:,}", f"{row['ratio']:.2f}",
         )  # fmt: skip
+        table.add_row(
+            "processor's time for each of them, us",
+            f"{row['small_cpu_us']:.0f}", f"{row['large_cpu_us']:.0f}", f"{row['cpu_ratio']:.2f}",
+        )  # fmt: skip
     if row := figures.get("memory"):
         table.add_row(
             f"MB of a worker after {row['early_events']:,} events, and after {row['events']:,}",

@@ -1,7 +1,9 @@
 """Whether waiting events slow the worker down.
 
-A backlog is published whole before a worker starts, so only the worker's own speed counts: three deliveries
-of each event, from the first of all to the last.
+A backlog is published whole before a worker starts, so only the worker's own speed counts: from the moment
+that its router looks at the first event to the third delivery of the last. Beside the rate stands the
+processor's time, of the worker and the server together, for each event: other work on the machine changes it
+less.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -18,55 +21,84 @@ from benchmarks.bare import CHANNELS, PUBLISH_BATCH
 from benchmarks.ours import NoOpChannel, serving
 from benchmarks.workload import chunks
 from notifier import AsyncPublisher
+from notifier.channel import Address
+from notifier.event import Recipient
 
 SMALL, LARGE = 5_000, 500_000
 _SMALL_RUNS = 4  # before the large one and again after it, so that both see the same hours of the machine
 
 
 class _Clock:
-    """Runs from the first delivery to the last of so many."""
+    """Runs from the moment that the first event is looked at until so many deliveries have been made."""
 
-    def __init__(self, deliveries: int) -> None:
-        self._left = self._deliveries = deliveries
-        self._began = self.seconds = 0.0
+    def __init__(self, deliveries: int, spent: Callable[[], float]) -> None:
+        self._left = deliveries
+        self._spent = spent
+        self._began = self._spent_before = self.seconds = self.cpu_seconds = 0.0
         self.done = asyncio.Event()
 
-    def __call__(self, _: str) -> None:
-        if self._left == self._deliveries:
-            self._began = time.perf_counter()
+    def start(self) -> None:
+        if not self._began:
+            self._spent_before, self._began = self._spent(), time.perf_counter()
+
+    def delivered(self, _: str) -> None:
         self._left -= 1
         if not self._left:
             self.seconds = time.perf_counter() - self._began
+            self.cpu_seconds = self._spent() - self._spent_before
             self.done.set()
 
 
-async def _work_off(url: str, count: int) -> float:
-    """Events a second, with `count` of them waiting at the start."""
+class _Channel(NoOpChannel):
+    """Its addresses are asked for by the router, so it learns of the first event there."""
+
+    def __init__(self, name: str, clock: _Clock) -> None:
+        super().__init__(name, clock.delivered)
+        self._clock = clock
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        self._clock.start()
+        return super().addresses(recipient)
+
+
+async def _work_off(url: str, count: int) -> _Clock:
+    """With `count` events waiting at the start."""
     async with AsyncPublisher(url, backlog_limit=0) as publisher:
         for batch in chunks(count, PUBLISH_BATCH):
             await publisher.publish_many(batch)
-    clock = _Clock(count * len(CHANNELS))
-    async with serving(url, {name: NoOpChannel(name, clock) for name in CHANNELS}):
-        await clock.done.wait()
-    return count / clock.seconds
+    with redis.Redis.from_url(url) as server:
+
+        def spent() -> float:
+            used = server.info("cpu")
+            return time.process_time() + float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+        clock = _Clock(count * len(CHANNELS), spent)
+        async with serving(url, {name: _Channel(name, clock) for name in CHANNELS}):
+            await clock.done.wait()
+    return clock
 
 
 def measure(url: str, scale: float) -> dict[str, Any]:
-    """The section `backlog`; its ratio is large to small, so 1 means that waiting work costs nothing."""
+    """The section `backlog`; its ratios are large to small, so 1 means that waiting work costs nothing."""
 
-    def rate(count: int) -> float:
+    def run(count: int) -> tuple[float, float]:
         with redis.Redis.from_url(url) as client:
             client.flushall()
-        return uvloop.run(_work_off(url, count))
+        clock = uvloop.run(_work_off(url, count))
+        return count / clock.seconds, clock.cpu_seconds / count * 1e6
 
     small, large = max(50, int(SMALL * scale)), max(50, int(LARGE * scale))
-    before = [rate(small) for _ in range(_SMALL_RUNS)]
-    with_large = rate(large)
-    with_small = statistics.median([*before, *(rate(small) for _ in range(_SMALL_RUNS))])
+    runs = [run(small) for _ in range(_SMALL_RUNS)]
+    large_rate, large_cpu = run(large)
+    runs += [run(small) for _ in range(_SMALL_RUNS)]
+    small_rate, small_cpu = (statistics.median(figures) for figures in zip(*runs, strict=True))
     return {
         "small": small,
-        "small_events_per_s": round(with_small),
+        "small_events_per_s": round(small_rate),
+        "small_cpu_us": round(small_cpu, 1),
         "large": large,
-        "large_events_per_s": round(with_large),
-        "ratio": round(with_large / with_small, 3),
+        "large_events_per_s": round(large_rate),
+        "large_cpu_us": round(large_cpu, 1),
+        "ratio": round(large_rate / small_rate, 3),
+        "cpu_ratio": round(large_cpu / small_cpu, 3),
     }

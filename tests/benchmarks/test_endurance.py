@@ -36,7 +36,8 @@ def test_each_subject_has_its_section_and_the_rest_of_the_file_stays(tmp_path: P
     assert figures["fanout"] == {"ratio": 0.5}
     assert set(figures) == {"fanout", "backlog", "memory", "bytes_per_event"}
     assert figures["backlog"].keys() == {
-        "small", "small_events_per_s", "large", "large_events_per_s", "ratio"
+        "small", "small_events_per_s", "small_cpu_us",
+        "large", "large_events_per_s", "large_cpu_us", "ratio", "cpu_ratio",
     }  # fmt: skip
     assert figures["memory"].keys() == {"events", "early_events", "early_rss_mb", "end_rss_mb", "ratio"}
     assert figures["bytes_per_event"].keys() == {
