@@ -8,10 +8,12 @@ import re
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from notifier.local.dev import Ready, Started
     from notifier.local.happenings import Happening
 
+_CONTINUED: Final = " \\\n    "
+_WORD: Final = 64  # columns, so that a line of 80 has room for what is around it
 _INTERRUPTED: Final = 128 + signal.SIGINT
 _STYLES: Final = {
     "mail": "cyan", "push": "magenta", "inbox": "blue", "note": "dim",
@@ -71,6 +75,18 @@ async def _run(port: int, screen: _Screen) -> None:
     await Dev(Path.cwd(), os.environ, port, screen.tell).run(stop)
 
 
+def _words(text: str) -> Iterator[str]:
+    """The text in quoted words for a shell, which `printf %s` joins again; none is wrapped by a terminal."""
+    while text:
+        size = len(text)
+        while cell_len(shlex.quote(text[:size])) > _WORD:
+            size -= 1
+        if size < len(text):
+            size = max(text.rfind(mark, 0, size) for mark in ", ") + 1 or size
+        yield shlex.quote(text[:size])
+        text = text[size:]
+
+
 class _Screen:
     """What people see; without a terminal, plain text."""
 
@@ -100,7 +116,8 @@ class _Screen:
     def _ready(self, ready: Ready) -> None:
         self.say(Text("\nPublish from another terminal:\n", style="bold"))
         self.say(Text(f"  export NOTIFIER_REDIS_URL={ready.redis_url}"))
-        self.say(Text(f"  echo {shlex.quote(ready.example)} | notifier publish --new-ids -"))
+        words = [*_words(ready.example), "| notifier publish --new-ids -"]
+        self.say(Text(f"  printf %s {_CONTINUED.join(words)}"))
         self.say(Text("\nCtrl-C stops everything. What arrives:\n", style="bold"))
 
     def _happened(self, happening: Happening) -> None:

@@ -19,7 +19,7 @@ from notifier.bootstrap import Runtime, open_channels, open_runtime, open_templa
 from notifier.channel import Channel, InboxEntry
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local import happenings
-from notifier.local.broker import EmbeddedBroker, PortInUse
+from notifier.local.broker import EmbeddedBroker, PortInUse, port_in_use
 from notifier.local.causes import first_cause
 from notifier.local.dev_folder import FOLDER, PushKeys, dev_folder, push_keys
 from notifier.local.happenings import Happening
@@ -30,11 +30,14 @@ from notifier.local.seeds import SEEDED, example, seed
 from notifier.local.watched_inbox import WatchedInbox
 from notifier.local.worker_log import LogLine, worker_log
 from notifier.rendering import TemplateFolder
+from notifier.rendering.files import fingerprint
 from notifier.settings import Settings
 from notifier.worker import ALL, Worker
 
-PORTS: Final = 3
-"""How many in a row it takes: the broker's, then those of mail server and push service."""
+_ON_PORTS: Final = ("the broker", "the mail server", "the push service")
+
+PORTS: Final = len(_ON_PORTS)
+"""How many it takes, in a row and in this order."""
 
 _DEFAULTS: Final = {  # nobody wants to wait for minutes to see what a retry or an alert looks like
     "NOTIFIER_ADMINS": ADMIN,
@@ -95,6 +98,7 @@ class Dev:
             ("recipients", self._run_recipients),
             ("worker", self._run_worker),
         )
+        self._check()
         async with AsyncExitStack() as running:
             self._folder = running.enter_context(dev_folder(self._parent))
             running.enter_context(worker_log(self._heard))
@@ -106,6 +110,15 @@ class Dev:
                     return
             self._tell(Ready(self._broker.url, example(self._templates)))
             await self._until(stop)
+
+    def _check(self) -> None:
+        """So that a start that can't succeed makes no folder. Raises ConfigurationError."""
+        fingerprint(self._settings.templates)
+        if (self._parent / FOLDER).exists():
+            return  # the broker of a run that was killed may still have its port, and is ended later
+        for number, what in enumerate(_ON_PORTS):
+            if port_in_use(self._port + number):
+                raise _in_use(what, self._port + number, self._port)
 
     async def _until(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -125,7 +138,7 @@ class Dev:
         try:
             self._broker.start()
         except PortInUse as error:
-            raise _in_use("the broker", error.port, self._port) from None
+            raise _in_use(_ON_PORTS[0], error.port, self._port) from None
         try:
             async with open_runtime(self._settings) as self._runtime, _watching(self._broker) as watching:
                 self._vital.append(watching)
@@ -135,12 +148,12 @@ class Dev:
 
     @asynccontextmanager
     async def _run_mailbox(self) -> AsyncIterator[str]:
-        async with _on_port("the mail server", self._mailbox, self._port + 1, self._port):
+        async with _on_port(_ON_PORTS[1], self._mailbox, self._port + 1, self._port):
             yield self._mailbox.url
 
     @asynccontextmanager
     async def _run_push(self) -> AsyncIterator[str]:
-        async with _on_port("the push service", self._push, self._port + 2, self._port):
+        async with _on_port(_ON_PORTS[2], self._push, self._port + 2, self._port):
             yield self._push.origin
 
     @asynccontextmanager
