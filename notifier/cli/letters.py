@@ -22,8 +22,7 @@ _WIDE = 120  # columns of a terminal that has room for one line a letter
 _ADVICE: Final[Mapping[str, str]] = {
     "TemplateError": "Mend the template (notifier templates check), then redrive it.",
     "InvalidAddress": "The address does not exist any more and is passed over from now on. Correct the "
-    "recipient's profile and discard this; or, if it was a mistake of the provider, redrive it and run "
-    "notifier recipients unsuppress.",
+    "profile and discard this; or, if the provider was wrong, redrive it, and the address is used again.",
     "PermanentFailure": "The provider will never take it like this. Remove the cause that it names, then "
     "redrive it; or discard it.",
     "TransientFailure": "The provider failed at every attempt. Redrive it when the provider works again.",
