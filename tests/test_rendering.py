@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,88 @@ def test_whatever_a_template_does_is_a_template_error(
     tmp_path: Path, write: Write, body: str, message: str
 ) -> None:
     assert refused(tmp_path, write, body, x=None, n=1) == message
+
+
+NESTED = "{% for a in range(10000) %}{% for b in range(10000) %}{% for c in range(10000) %}"
+ENDS = "{% endfor %}" * 3
+TOO_OFTEN = "loops too often: more than 100,000 rounds"
+TOO_LONG = "builds a text or list of more than 524288 characters or items"
+TOO_WIDE = "a width, number of places or the like above"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (NESTED + ENDS + "x", TOO_OFTEN),
+        (NESTED.replace("range(10000)", "data.rows") + ENDS + "x", TOO_OFTEN),
+        ("{% for a in range(9999) %}{% for b in range(9999) if false %}" + ENDS[:24] + "x", TOO_OFTEN),
+        (
+            "{% for a in data.rows recursive %}{% if loop.depth < 3 %}{{ loop(data.rows) }}"
+            "{% endif %}{% endfor %}",
+            TOO_OFTEN,
+        ),
+        (
+            "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+            TOO_OFTEN,
+        ),
+        ("{% for a in range(99) %}{{ range(9999) | map('string') | list | length }}{% endfor %}", TOO_OFTEN),
+        ("{% for a in range(99999) if 'z' in data.rows %}{% endfor %}", "a range of more than 10000"),
+        ("{% set s %}{% for a in range(9999) %}{{ data.long }}{% endfor %}{% endset %}x", "writes more than"),
+        ("{% set a = 'x' * 200000 %}{% set b = a ~ a %}{% set c = b ~ b %}{{ c | length }}", TOO_LONG),
+        ("{% set a = 'x' * 200000 %}{% set b = a + a %}{% set c = b + b %}{{ c | length }}", TOO_LONG),
+        ("{{ [data.long] * 10000 }}", TOO_LONG),
+        ("{{ ([data.long] * 10000) | string | length }}", TOO_LONG),
+        ("{{ range(9999) | join(data.long) | length }}", TOO_LONG),
+        ("{{ data.long.join(['a'] * 9999) | length }}", TOO_LONG),
+        ("{{ data.long | replace('x', data.long) | length }}", TOO_LONG),
+        ("{{ data.long.replace('', data.long) | length }}", TOO_LONG),
+        ("{{ '%300000000s' | format('x') }}", TOO_WIDE),
+        ("{{ '%300000000s' % 'x' }}", TOO_WIDE),
+        ("{{ '%.300000000f' % 1 }}", TOO_WIDE),
+        ("{{ '%*d' % (300000000, 1) }}", "a width of * in a format"),
+        ("{{ '{:{}}'.format('x', 300000000) }}", TOO_WIDE),
+        ("{{ '{a:>300000000}'.format_map({'a': 'x'}) }}", TOO_WIDE),
+        ("{{ 'x'.ljust(10 ** 9) | length }}", TOO_WIDE),
+        ("{{ 'x'.rjust(10 ** 9) | length }}", TOO_WIDE),
+        ("{{ 'x'.center(10 ** 9) | length }}", TOO_WIDE),
+        ("{{ 'x'.zfill(10 ** 9) | length }}", TOO_WIDE),
+        ("{{ 'x'.expandtabs(10 ** 9) }}", "access to attribute 'expandtabs'"),
+        ("{{ data.long.translate({120: data.long}) }}", "access to attribute 'translate'"),
+        ("{{ 1.5 | round(10 ** 9, 'ceil') }}", TOO_WIDE),
+        ("{{ data | tojson(indent=10 ** 9) }}", TOO_WIDE),
+        ("{{ (((9 ** 64) ** 64) ** 64) ** 64 }}", "a number above 4096 bits"),
+    ],
+)
+def test_a_template_can_not_eat_a_worker(tmp_path: Path, write: Write, body: str, reason: str) -> None:
+    begun = time.thread_time()
+    told = refused(tmp_path, write, body, rows=list(range(1000)), long="x" * 20_000)
+    assert told.startswith("like/push.jinja:2: ")
+    assert reason in told
+    assert time.thread_time() - begun < 3
+
+
+def test_a_rendering_has_a_limit_of_time(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.rendering.budget.MAX_SECONDS", 0.05)
+    slow = "{% for a in range(10000) %}{% if 'z' in data.rows %}{% endif %}{% endfor %}x"
+    told = refused(tmp_path, write, slow, rows=["y"] * 20_000)
+    assert told == "like/push.jinja:2: takes more than 0.05 s"
+
+
+def test_a_long_table_with_what_templates_need_is_rendered(tmp_path: Path, write: Write) -> None:
+    body = (
+        "<table>{% for row in data.rows %}<tr><td>{{ loop.index }}/{{ data.rows | length }}</td>"
+        "<td>{{ '%05.1f' | format(row.price) }} {{ row.name.ljust(9) ~ '|' }}</td>"
+        "<td>{{ '{:>4}'.format(row.name) }} {{ row.tags | map('upper') | join(', ') }}</td></tr>{% endfor %}"
+        "</table>{{ data.rows | sum(attribute='price') }} {{ ', '.join(data.rows[0].tags) }}"
+    )
+    rows = [{"name": f"<{n}>", "price": 1.5, "tags": ["a", "b"]} for n in range(1000)]
+    shown = mail(tmp_path, write, body, rows=rows)["body"]
+    assert shown.count("<tr>") == 1000
+    assert "<td>1000/1000</td><td>001.5 &lt;999&gt;    |</td>" in shown
+    assert shown.endswith("</table>1500.0 a, b")
+    assert "A, B" in shown
 
 
 def test_a_block_that_is_too_long_is_refused(tmp_path: Path, write: Write) -> None:

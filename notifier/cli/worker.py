@@ -44,6 +44,7 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
 
     from notifier.bootstrap import open_channels, open_runtime, open_templates, open_worker, settle_memory
     from notifier.errors import NotifierError
+    from notifier.watchdog import stuck_after, watched_loop
 
     log = structlog.get_logger("notifier.cli.worker")
     stop = asyncio.Event()
@@ -59,7 +60,8 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
     settle_memory()
     async with open_runtime(settings) as runtime, open_worker(runtime, channels, templates, roles) as served:
         try:
-            await served.run(stop)
+            with watched_loop(stuck_after(settings.lease_ttl.total_seconds())):
+                await served.run(stop)
         except NotifierError:
             raise
         except (Exception, BaseExceptionGroup):  # the supervisor reads the log, and starts us again

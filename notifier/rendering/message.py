@@ -14,6 +14,7 @@ from markupsafe import Markup
 from notifier.channel import Block
 from notifier.errors import TemplateError
 from notifier.event import Actor, EventBody, Recipient
+from notifier.rendering.budget import one_budget
 from notifier.rendering.plain_text import text_of
 from notifier.rendering.tags import refuse_links
 
@@ -46,6 +47,10 @@ class Message:
 
     def render(self, event: EventBody, recipient: Recipient) -> dict[str, str]:
         """The blocks by name. Raises TemplateError, whatever the template does."""
+        with one_budget():
+            return self._render(event, recipient)
+
+    def _render(self, event: EventBody, recipient: Recipient) -> dict[str, str]:
         variables = self._variables(event, recipient)
         content: dict[str, str] = {}
         fragments: dict[str, str] = {}

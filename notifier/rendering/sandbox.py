@@ -1,25 +1,35 @@
 """The Jinja that templates are compiled with.
 
 Templates are code from the operator, fed with data from strangers. The sandbox keeps a template
-from reaching into Python, the snapshot keeps it inside of its folder, and bounds on ranges,
-repetition and output keep it from eating a worker.
+from reaching into Python, the snapshot keeps it inside of its folder, and a budget for each rendering and
+bounds on single operations keep it from eating a worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import update_wrapper
 from typing import Any, Final
 
-from jinja2 import FunctionLoader, StrictUndefined, Undefined
+from jinja2 import FunctionLoader, StrictUndefined, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from markupsafe import Markup
 
+from notifier.rendering.bounds import (
+    REFUSED_METHODS,
+    bounded_filters,
+    check_binop,
+    check_length,
+    check_method,
+    check_spec,
+    weigh,
+)
+from notifier.rendering.budget import spend
 from notifier.rendering.filters import FILTERS
 
 MAX_RANGE: Final = 10_000
-MAX_REPEATED: Final = 256 * 1024
-MAX_EXPONENT: Final = 64
 NAMES: Final = frozenset(
     {"event", "data", "actor", "recipient", "count", "actors", "items", "locale", "channel"}
 )
@@ -27,6 +37,8 @@ NAMES: Final = frozenset(
 
 _METHODS_OF_MAPPINGS = frozenset({"get", "items", "keys", "values"})
 _UNBOUNDED_FILTERS = ("center", "indent", "wordwrap", "slice", "batch", "pprint", "random")
+# Filters that only compiled templates use; no template can write a name with a space.
+_SPEND, _BOUNDED = "to spend", "to bound"
 
 
 class Missing(StrictUndefined):
@@ -44,7 +56,7 @@ class Missing(StrictUndefined):
 class Sandbox(ImmutableSandboxedEnvironment):
     """Strict, sandboxed, and without access to anything but `sources`."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "+", "%"})
 
     def __init__(self, source_of: Callable[[str], str | None], *, html: bool) -> None:
         super().__init__(
@@ -56,7 +68,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self.filters.update(bounded_filters(self.filters))
         self.filters.update(FILTERS)
+        self.filters[_SPEND] = _spend
+        self.filters[_BOUNDED] = _bounded
         for name in _UNBOUNDED_FILTERS:
             del self.filters[name]
         self.globals = {name: self.globals[name] for name in ("dict", "namespace", "joiner", "cycler")}
@@ -72,22 +87,103 @@ class Sandbox(ImmutableSandboxedEnvironment):
                     return self.undefined(obj=obj, name=attribute)
         return super().getattr(obj, attribute)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if attr in REFUSED_METHODS and isinstance(obj, str | int):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        # A macro that calls itself twice needs no loop to run for ever.
+        spend()
+        owner = getattr(obj, "__self__", None)
+        if owner is not None:
+            args = check_method(owner, obj.__name__, args, kwargs)
+        return super().call(context, obj, *args, **kwargs)
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            if not isinstance(right, int | float) or abs(right) > MAX_EXPONENT:
-                raise SecurityError(f"an exponent above {MAX_EXPONENT}")
-        else:
-            _check_repetition(left, right)
-            _check_repetition(right, left)
+        check_binop(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text: str = value.__self__
 
-def _check_repetition(sequence: Any, times: Any) -> None:
-    if isinstance(sequence, str | bytes | list | tuple) and isinstance(times, int):
-        if len(sequence) * times > MAX_REPEATED:
-            raise SecurityError(f"a repetition makes more than {MAX_REPEATED} items")
-    elif isinstance(sequence, int) and sequence.bit_length() > 4096:
-        raise SecurityError("a number above 4096 bits")
+        def write(*args: Any, **kwargs: Any) -> str:
+            if value.__name__ == "format_map":
+                (kwargs,), args = args, ()
+            formatter = (
+                _EscapeFormatter(self, escape=text.escape) if isinstance(text, Markup) else _Formatter(self)
+            )
+            return type(text)(formatter.vformat(text, args, kwargs))
+
+        return update_wrapper(write, value)
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        # What Jinja gives no hook for is written into the template before it is compiled.
+        for concat in list(source.find_all(nodes.Concat)):
+            inner = nodes.Concat(concat.nodes, lineno=concat.lineno, environment=self)
+            concat.nodes = [self._filter(_BOUNDED, inner, [], concat.lineno)]
+        for loop in list(source.find_all(nodes.For)):
+            paid = self._paid(1, _written(loop.body), loop.lineno)
+            if loop.test is None:
+                loop.body.insert(0, nodes.ExprStmt(paid, lineno=loop.lineno, environment=self))
+            else:
+                loop.test = nodes.And(paid, loop.test, lineno=loop.lineno, environment=self)
+        paid = self._paid(1, _written(source.body), 1)  # for each time that it is included
+        source.body.insert(0, nodes.ExprStmt(paid, lineno=1, environment=self))
+        return super()._generate(source, name, filename, defer_init)
+
+    def _paid(self, rounds: int, characters: int, line: int) -> nodes.Filter:
+        first, second = (nodes.Const(n, lineno=line, environment=self) for n in (rounds, characters))
+        return self._filter(_SPEND, first, [second], line)
+
+    def _filter(self, name: str, value: nodes.Expr, arguments: list[nodes.Expr], line: int) -> nodes.Filter:
+        return nodes.Filter(value, name, arguments, [], None, None, lineno=line, environment=self)
+
+
+class _Formatter(SandboxedFormatter):
+    """Bounds each field, and all of them together."""
+
+    _total = 0
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        check_spec(format_spec)
+        self._total += weigh(value)
+        check_length(self._total)
+        text = super().format_field(value, format_spec)
+        self._total += len(text)
+        check_length(self._total)
+        return text
+
+
+class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
+    pass
+
+
+def _written(body: list[nodes.Node]) -> int:
+    """How many characters of its own a body writes, without those of the loops in it."""
+    return sum(len(data.data) for node in body for data in _texts(node))
+
+
+def _texts(node: nodes.Node) -> Iterator[nodes.TemplateData]:
+    if isinstance(node, nodes.TemplateData):
+        yield node
+    elif not isinstance(node, nodes.For):
+        for child in node.iter_child_nodes():
+            yield from _texts(child)
+
+
+@pass_context  # which keeps Jinja from computing it once, when it compiles
+def _spend(_: Context, rounds: int, characters: int) -> bool:
+    return spend(abs(rounds), abs(characters))
+
+
+def _bounded(text: str) -> str:
+    check_length(len(text))
+    return text
 
 
 def _bounded_range(*arguments: int) -> range:
@@ -98,10 +194,14 @@ def _bounded_range(*arguments: int) -> range:
 
 
 def _printable(value: Any) -> Any:
-    if isinstance(value, str | int | float | Undefined):
+    if isinstance(value, str):
+        spend(0, len(value))
+        return value
+    if isinstance(value, int | float | Undefined):
         return value
     if value is None:
         raise UndefinedError("a value is null: test for it, or give a default")
     if callable(value):
         raise UndefinedError("a method is printed, not its result")
+    spend(0, weigh(value))
     return value
