@@ -1,4 +1,4 @@
-"""Real servers in the three shapes that the service runs on, all on 127.0.0.1: one, with sentinels, a cluster."""
+"""Real servers in the three shapes that the service runs on, on 127.0.0.1: one, with sentinels, a cluster."""
 
 from __future__ import annotations
 

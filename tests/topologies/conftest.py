@@ -23,12 +23,11 @@ from tests.support.topologies import Topology, binaries, clustered, empty, stand
 
 Start = Callable[[Path, Path], AbstractContextManager[Topology]]
 
-_SHAPES: dict[str, Start] = {
-    "standalone": lambda folder, binary: standalone(folder, binary),
-    "sentinel": lambda folder, binary: watched(folder, binary),
-    "cluster": lambda folder, binary: clustered(folder, binary),
-}
-_USUAL = [("standalone", "valkey-9.1"), ("standalone", "redis-7.0"), ("standalone", "redis-8.2")] + [
+_SHAPES: dict[str, Start] = {"standalone": standalone, "sentinel": watched, "cluster": clustered}
+_USUAL = [
+    ("standalone", "valkey-9.1"),
+    ("standalone", "redis-7.0"),
+    ("standalone", "redis-8.2"),
     ("sentinel", "valkey-9.1"),
     ("cluster", "valkey-9.1"),
     ("cluster", "redis-7.0"),
@@ -57,7 +56,7 @@ def _client(topology: Topology) -> redis.asyncio.Redis:
     return client
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: "-".join(case))
+@pytest.fixture(scope="session", params=CASES, ids="-".join)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """Started once for all tests of the contract."""
     shape, server = request.param
