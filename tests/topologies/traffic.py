@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -87,11 +89,11 @@ class Traffic:
     def longest_silence(self, since: float) -> float:
         """Seconds without any delivery, after `since` on the monotonic clock, until now."""
         times = [since, *(line.at for line in self._sent() if line.at > since), time.monotonic()]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     def report(self, what: str, since: float) -> None:
         verdict = self.verdict()
-        print(
-            f"{what}: {self.count} accepted, {len(verdict.missing)} lost, {verdict.duplicates} twice,"
-            f" {self.refused} publishes repeated, no delivery for {self.longest_silence(since):.1f} s"
+        sys.stdout.write(
+            f"{what}: {self.count} accepted, {len(verdict.missing)} lost, {verdict.duplicates} twice, "
+            f"{self.refused} publishes repeated, no delivery for {self.longest_silence(since):.1f} s\n"
         )
