@@ -14,6 +14,7 @@ import redis.asyncio
 
 from notifier.dead_letters import ALERT_TYPE
 from notifier.keys import Keys
+from notifier.local.broker import EmbeddedBroker
 from notifier.operations.queues import QueueState, look
 from notifier.publisher import AsyncPublisher
 from tests.support.failpoints import DIED, Armed
@@ -74,6 +75,7 @@ class Scene:
         self.publisher = AsyncPublisher(url, namespace=namespace, partitions=2)
         self.ledger = Ledger(folder / "ledger")
         self.log = folder / "log"
+        self.log.touch()
         self.place = {
             "url": url,
             "namespace": namespace,
@@ -186,7 +188,7 @@ async def _add_by_hand(scene: Scene, load: Load) -> None:
 
 async def _finish(scene: Scene, load: Load, **checks: Any) -> None:
     heir = await scene.fork(place={"mended": ""} if checks.pop("mended", False) else {})
-    await until(lambda: _owns_all(scene), every=0.05)
+    await until(lambda: _owns_all(scene, heir), every=0.05)
     await scene.at_rest(load)
     await heir.stop()
     await scene.assert_clean(load, **checks)
@@ -207,7 +209,7 @@ async def sharing(scene: Scene, armed: Armed) -> None:
     """A worker that gives half of its partitions to a second one, and dies over it."""
     load, events = mixed()
     victim = await scene.fork(armed=armed)
-    await until(lambda: _owns_all(scene), every=0.01)
+    await until(lambda: _owns_all(scene, victim), every=0.01)
     await scene.publisher.publish_many(events)
     heir = await scene.fork()
     await scene.dies(victim)
@@ -216,8 +218,30 @@ async def sharing(scene: Scene, armed: Armed) -> None:
     await scene.assert_clean(load)
 
 
-async def _owns_all(scene: Scene) -> bool:
-    return all(sum(s.owners.values()) == scene.keys.partitions for s in (await scene.look()).values())
+async def _owns_all(scene: Scene, child: Child) -> bool:
+    """It has every partition of every queue and DLQ, and so everybody's before it has run out."""
+    return all(
+        sum(count for name, count in owners.items() if f"-{child.pid}-" in name) == scene.keys.partitions
+        for state in (await scene.look()).values()
+        for owners in (state.owners, state.dlq_owners)
+    )
+
+
+async def routing_into_a_full_server(scene: Scene, armed: Armed) -> None:
+    """A server of its own is at its memory limit, so that the router has to insist."""
+    with EmbeddedBroker(scene.folder / "broker", persistent=False) as broker:
+        own = Scene(scene.server, broker.url, scene.folder / "own", "own")
+        try:
+            load, events = mixed()
+            await own.publisher.publish_many(events)
+            await own.client.config_set("maxmemory", 1_000_000)
+            victim = await own.fork(armed=armed)
+            await until(lambda: "routing_waits" in own.log.read_text(), every=0.02)
+            await own.client.config_set("maxmemory", 0)
+            await own.dies(victim)
+            await _finish(own, load)
+        finally:
+            await own.close()
 
 
 async def giving_back(scene: Scene, armed: Armed) -> None:
@@ -304,7 +328,7 @@ async def _mending(scene: Scene, armed: Armed, action: str, state: str) -> None:
     if action == "discard":
         load.published["bad"] = []
         heir = await scene.fork(place={"mended": ""})
-        await until(lambda: _owns_all(scene), every=0.03)
+        await until(lambda: _owns_all(scene, heir), every=0.03)
         await scene.at_rest(load)
         await heir.stop()
         left = await leftovers(scene.client, scene.keys, QUEUES)

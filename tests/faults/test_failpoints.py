@@ -102,6 +102,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "recipients.Recipients.delete": [("", scenes.administering)],
     "recipients.Recipients._unschedule": [("", scenes.administering)],
     "recipients.Recipients._suppressed_fields": [("", scenes.administering)],
+    "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
     "router.Router.due": [("events promote", scenes.mix)],
 }
@@ -155,8 +156,9 @@ class Matrix:
                         scene = Scene(server, self._url, self._folder / str(number), f"c{number}")
                         await scenes.run(scene, scenario, armed)
                     except BaseException as error:  # noqa: BLE001 - the case's test raises it
-                        said = (self._folder / str(number) / "log").read_text(errors="replace")[-3_000:]
-                        error.add_note(f"what the processes said last:\n{said}")
+                        for log in (self._folder / str(number)).rglob("log"):
+                            said = log.read_text(errors="replace")[-3_000:]
+                            error.add_note(f"what the processes said last:\n{said}")
                         self._results[name].set_exception(error)
                     else:
                         self._results[name].set_result(None)
