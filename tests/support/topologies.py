@@ -57,13 +57,20 @@ class Server(EmbeddedBroker):
     def __init__(self, folder: Path, binary: Path | None, options: Mapping[str, str] | None = None) -> None:
         super().__init__(folder, persistent=False, binary=binary)
         self.options = dict(options or {})
+        self.password: str | None = None
 
     def _command(self) -> list[str]:
         flags = chain.from_iterable((f"--{name}", value) for name, value in self.options.items())
         return [*super()._command(), *flags]
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=5)
+        retry = Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, password=self.password, retry=retry, socket_timeout=5)
+
+    def lock(self, password: str) -> None:
+        """From now on it asks for the password."""
+        self.ask("CONFIG", "SET", "requirepass", password)
+        self.password = password
 
     def ask(self, *words: Any) -> Any:
         with self.client() as client:
@@ -85,10 +92,21 @@ class Server(EmbeddedBroker):
 class Sentinel(Server):
     """A sentinel that watches one primary; it takes a replica for it after `down_after_ms`."""
 
-    def __init__(self, folder: Path, binary: Path | None, primary: Server, down_after_ms: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        binary: Path | None,
+        primary: Server,
+        down_after_ms: int,
+        password: str | None = None,
+    ) -> None:
         super().__init__(folder, binary)
+        self.password = password
         self._primary = primary
         self._down_after_ms = down_after_ms
+
+    def _client(self) -> redis.Redis:
+        return self.client()
 
     def _command(self) -> list[str]:
         file = self.folder / "sentinel.conf"
@@ -98,6 +116,7 @@ class Sentinel(Server):
                 f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} 2\n"
                 f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}\n"
                 f"sentinel failover-timeout {SERVICE} 5000\n"
+                + (f"requirepass {self.password}\n" if self.password else "")
             )
         return [str(self.binary or server_binary()), str(file), "--sentinel"]
 
@@ -263,6 +282,7 @@ def watched(
     *,
     replicas: int = 1,
     down_after_ms: int = 1_000,
+    sentinel_password: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Iterator[Watched]:
     """`options` are those of the data servers."""
@@ -273,7 +293,9 @@ def watched(
             following = own | {"replicaof": f"127.0.0.1 {servers[0].port}"}
             servers.append(stack.enter_context(Server(folder / f"s{number + 1}", binary, following)))
         sentinels = [
-            stack.enter_context(Sentinel(folder / f"sentinel{number}", binary, servers[0], down_after_ms))
+            stack.enter_context(
+                Sentinel(folder / f"sentinel{number}", binary, servers[0], down_after_ms, sentinel_password)
+            )
             for number in range(3)
         ]
         topology = Watched(servers, sentinels)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -132,6 +135,24 @@ def test_threads_publish_as_well(service: Service) -> None:
         accepted = publisher.publish_many([ping(u, u) for u in PEOPLE])
         assert not any(one.duplicate for one in accepted)
         assert publisher.publish(ping("u3", "u3")).duplicate
+
+
+def test_the_command_line_works_on_it(service: Service) -> None:
+    events = "\n".join(json.dumps(ping(u, u) | {"type": "ping"}) for u in PEOPLE)
+    _notifier(service, "publish", "-", said=events)
+    told = json.loads(_notifier(service, "queues", "--json"))
+    assert next(queue for queue in told if queue["queue"] == "events")["waiting"] == len(PEOPLE)
+    assert _notifier(service, "dlq", "list", "--json") == ""
+
+
+def _notifier(service: Service, *arguments: str, said: str = "") -> str:
+    settings = {"NOTIFIER_REDIS_URL": service.url, "NOTIFIER_TEMPLATES": str(service.templates)}
+    done = subprocess.run(
+        [sys.executable, "-m", "notifier.cli", *arguments],
+        env=os.environ | settings, input=said, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
