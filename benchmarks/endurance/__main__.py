@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import redis
 from rich.console import Console
 from rich.table import Table
 
@@ -25,8 +27,21 @@ from notifier.local.broker import EmbeddedBroker
 SUBJECTS = {"bytes_per_event": size.measure, "backlog": backlog.measure, "memory": memory.measure}
 
 
+def _installed_server() -> Path | None:
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+def _described(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        info = client.info()
+    name = "valkey" if "valkey_version" in info else "redis"
+    return f"{name} {info[f'{name}_version']}, {info['mem_allocator']}"
+
+
 def _print(figures: dict[str, dict[str, Any]]) -> None:
-    table = Table(title="A long queue and a long life")
+    servers = " and ".join({row["server"]: None for row in figures.values()})
+    table = Table(title=f"A long queue and a long life, on {servers}")
     for column in ("", "from", "to", "ratio"):
         table.add_column(column, justify="right" if column else "left")
     if row := figures.get("backlog"):
@@ -60,6 +75,9 @@ def main() -> None:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
     parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="these sections")
+    parser.add_argument(
+        "--server", type=Path, default=_installed_server(), help="the program of the server to measure on"
+    )
     add_results(parser)
     options = parser.parse_args()
     quiet()
@@ -67,8 +85,12 @@ def main() -> None:
     figures = {}
     for name in options.only:
         # A server of its own for each: freed memory that it keeps would count for the next.
-        with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(Path(folder), persistent=True) as broker:
-            figures[name] = SUBJECTS[name](broker.url, options.scale)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            EmbeddedBroker(Path(folder), persistent=True, binary=options.server) as broker,
+        ):
+            described = _described(broker.url)
+            figures[name] = SUBJECTS[name](broker.url, options.scale) | {"server": described}
     record(options.results, figures)
     _print(figures)
 

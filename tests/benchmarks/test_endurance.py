@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from benchmarks.ours import NoOpChannel, serving
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(results: Path, *arguments: str) -> tuple[dict[str, dict[str, float]], str]:
+def run(results: Path, *arguments: str) -> tuple[dict[str, dict[str, Any]], str]:
     """The results file, and what was printed."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.endurance", "--results", str(results), *arguments],
@@ -37,13 +39,17 @@ def test_each_subject_has_its_section_and_the_rest_of_the_file_stays(tmp_path: P
     assert set(figures) == {"fanout", "backlog", "memory", "bytes_per_event"}
     assert figures["backlog"].keys() == {
         "small", "small_events_per_s", "small_cpu_us",
-        "large", "large_events_per_s", "large_cpu_us", "ratio", "cpu_ratio",
+        "large", "large_events_per_s", "large_cpu_us", "ratio", "cpu_ratio", "server",
     }  # fmt: skip
-    assert figures["memory"].keys() == {"events", "early_events", "early_rss_mb", "end_rss_mb", "ratio"}
+    assert figures["memory"].keys() == {
+        "events", "early_events", "early_rss_mb", "end_rss_mb", "ratio", "server"
+    }  # fmt: skip
     assert figures["bytes_per_event"].keys() == {
-        "events", "json", "with_dedup", "without_dedup", "ratio", "ratio_without_dedup"
+        "events", "json", "with_dedup", "without_dedup", "ratio", "ratio_without_dedup", "server"
     }  # fmt: skip
     for name in ("backlog", "memory", "bytes_per_event"):
+        server = figures[name].pop("server")
+        assert re.fullmatch(r"(valkey|redis) [0-9.]+, \S+", server)
         assert all(value > 0 for value in figures[name].values()), name
     assert (figures["backlog"]["large"], figures["memory"]["events"]) == (1_000, 2_000)
     assert f"{figures['memory']['end_rss_mb']:.1f}" in printed
