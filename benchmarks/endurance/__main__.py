@@ -32,8 +32,11 @@ def _installed_server() -> Path | None:
     return Path(found) if found else None
 
 
-def _described(url: str) -> str:
+def _prepared(url: str, aof_rewrite: bool) -> str:
+    """Its name, version and allocator."""
     with redis.Redis.from_url(url) as client:
+        if not aof_rewrite:
+            client.config_set("auto-aof-rewrite-percentage", 0)
         info = client.info()
     name = "valkey" if "valkey_version" in info else "redis"
     return f"{name} {info[f'{name}_version']}, {info['mem_allocator']}"
@@ -78,6 +81,9 @@ def main() -> None:
     parser.add_argument(
         "--server", type=Path, default=_installed_server(), help="the program of the server to measure on"
     )
+    parser.add_argument(
+        "--aof-rewrite", action="store_true", help="leave the server's rewriting of its log on"
+    )
     add_results(parser)
     options = parser.parse_args()
     quiet()
@@ -89,8 +95,8 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             EmbeddedBroker(Path(folder), persistent=True, binary=options.server) as broker,
         ):
-            described = _described(broker.url)
-            figures[name] = SUBJECTS[name](broker.url, options.scale) | {"server": described}
+            server = _prepared(broker.url, options.aof_rewrite)
+            figures[name] = SUBJECTS[name](broker.url, options.scale) | {"server": server}
     record(options.results, figures)
     _print(figures)
 
