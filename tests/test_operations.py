@@ -16,7 +16,7 @@ import redis.asyncio
 from notifier.broker.connection import connect
 from notifier.broker.scripts import Call, run, script
 from notifier.dead_letters import Failure
-from notifier.errors import InvalidInput
+from notifier.errors import Fenced, InvalidInput
 from notifier.keys import GROUP, Keys, dlq_of
 from notifier.operations.dead_letters import Letter, LetterId, Selection, count, find, get, parse_id
 from notifier.operations.mending import Result, mend, mend_all
@@ -299,7 +299,8 @@ async def test_what_a_dead_worker_held_is_redriven_and_its_late_commit_comes_to_
         KEYS.scheduled_items(partition),
     )
     late = (token, GROUP, "move", letter_id.entry, 1, 5, "XADD", dead, "*", "n", "1")
-    await run(client, Call(script("commit"), keys, late))
+    with pytest.raises(Fenced):
+        await run(client, Call(script("commit"), keys, late))
     assert await client.xlen(dead) == 0
     assert (await client.xpending(stream, GROUP))["pending"] == 0
 

@@ -13,7 +13,7 @@ for i = 2, #ARGV do
   if is_being_tried(KEYS[1], KEYS[2], ARGV[1], ARGV[i]) then
     results[i - 1] = -1
   else
-    results[i - 1] = take_off(KEYS[1], ARGV[1], ARGV[i])
+    results[i - 1] = take_off(KEYS[1], KEYS[2], ARGV[1], ARGV[i])
   end
 end
 return results

@@ -36,7 +36,7 @@ for i = 2, #ARGV do
       result = -2
     else
       redis.call('XADD', KEYS[2], '*', unpack(fields, first))
-      take_off(KEYS[1], ARGV[1], id)
+      take_off(KEYS[1], KEYS[3], ARGV[1], id)
       if KEYS[4] and first > 1 and fields[2] == 'InvalidAddress' and fields[first] == 'head' then
         use_again(fields[first + 1])
       end
