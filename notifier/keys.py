@@ -7,7 +7,7 @@ Cluster keeps them in one slot:
     {ntf:07}:email               stream    deliveries waiting for the e-mail worker
     {ntf:07}:email:dlq           stream    undeliverable, waits for its second try
     {ntf:07}:email:dead          stream    gave up; kept until redriven or discarded
-    {ntf:07}:email:lease         hash      token, until (ms), epoch, step: who may settle it
+    {ntf:07}:email:lease         hash      token, until (ms), epoch, step, claimed: who may settle it
     {ntf:07}:email:parked        zset      lane -> due (ms)
     {ntf:07}:email:lane:<lane>   list      what waits in a parked lane, oldest first
     {ntf:07}:email:retries       hash      lane -> owners that its head has outlived
