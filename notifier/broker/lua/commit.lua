@@ -62,11 +62,9 @@ while at <= #ARGV do
     at = at + n
   elseif operation == 'move' then
     local id = word()
-    local pending = redis.call('XACK', KEYS[2], ARGV[2], id) == 1
-    if pending then
-      redis.call('XDEL', KEYS[2], id)
-    end
-    commands(pending)
+    redis.call('XACK', KEYS[2], ARGV[2], id)
+    -- Not XACK's answer: it would be 0 too when the group is gone, and then the entry came again.
+    commands(redis.call('XDEL', KEYS[2], id) == 1)
   elseif operation == 'pop' then
     local lane, key, id, due = word(), word(), word(), word()
     local head = is_head(key, id)
@@ -77,6 +75,8 @@ while at <= #ARGV do
         redis.call('ZREM', KEYS[3], lane)
       elseif due ~= '' then
         redis.call('ZADD', KEYS[3], due, lane)
+      else  -- the next one is in hand, and this owner may die over it
+        redis.call('HSET', KEYS[4], lane, '1 ' .. ARGV[1])
       end
     end
     commands(head)
