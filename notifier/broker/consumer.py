@@ -233,7 +233,7 @@ class Consumer:
             return
         partition.renewed(renewal)
         self._changed.set()  # it may have run out before, and nobody read it since
-        if renewal.recover and partition.state is State.LIVE:
+        if renewal.recover or partition.lost_sight_of(renewal.oldest_pending):
             self._recover_again(partition)
         if partition.next_due_ms >= 0:
             self._timer.set()

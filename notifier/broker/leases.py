@@ -43,7 +43,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What a renewal saw: the server's clock, whether entries are pending elsewhere, and what is due.
+    """What a renewal saw: the server's clock, whether entries are pending elsewhere, what is due, and the
+    oldest entry that is pending.
 
     `sent` is when it was asked, on this process's monotonic clock.
     """
@@ -53,6 +54,7 @@ class Renewal:
     recover: bool
     waiting: int
     next_due_ms: int
+    oldest_pending: bytes = b""
 
 
 class Owner(Protocol):
@@ -155,8 +157,8 @@ class Leases:
                 )
             else:
                 lease.deadline = sent + self._ttl_ms / 1000
-                now, recover, waiting, next_due = reply
-                self._owner.renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due))
+                now, recover, waiting, next_due, oldest = reply
+                self._owner.renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due, oldest))
 
     def _renew_keys(self, partition: int) -> tuple[str, str, str]:
         keys = self._keys

@@ -70,6 +70,7 @@ class Partition:
         # Until the server says otherwise, some lane may be parked, and due.
         self.waiting_parked = 1
         self.next_due_ms = 0
+        self._unseen = b""  # what was pending at the last renewal, and not in hand
         # How far the server's clock is ahead of our monotonic one.
         self._ahead_ms = (time.time() - time.monotonic()) * 1000
         self._renewed = asyncio.Event()
@@ -83,6 +84,16 @@ class Partition:
             self.waiting_parked = renewal.waiting
             self.next_due_ms = renewal.next_due_ms
         self._renewed.set()
+
+    def lost_sight_of(self, oldest_pending: bytes) -> bool:
+        """Whether an entry is pending that we do not have, now and at the renewal before.
+
+        Once only, its answer is on the way to us. Twice, we have settled it and the server does not know of
+        it any more: a replica that had not heard of it took over, or a crash cost the last second.
+        """
+        unseen = oldest_pending if oldest_pending not in self.in_hand else b""
+        before, self._unseen = self._unseen, unseen
+        return bool(unseen) and unseen == before
 
     @property
     def is_ours(self) -> bool:

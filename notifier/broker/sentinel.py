@@ -1,13 +1,19 @@
-"""Connections to whichever server the sentinels call the primary, asked anew for each connection.
+"""Connections to whichever server the sentinels call the primary.
 
 Made after the guidelines for Sentinel clients (redis.io, "Guidelines for Redis clients with support for Redis
 Sentinel"): ask the sentinels in turn, put the one that answered first, and look at the server's role.
+
+They are asked for each connection, and once a second while connections are used. For a primary that was
+replaced because it hung does not know of it when it wakes up: it takes what it is sent for ten seconds more,
+until the sentinels make it a replica, and then it is all gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,6 +29,10 @@ from notifier.broker.wire import FastConnection, connection_options
 _PATIENCE: Final = timedelta(seconds=1)
 """How long one sentinel may take; then the next is asked."""
 
+_OTHER_PRIMARY: Final = "the sentinels name another primary"
+
+_ASK_EVERY, _ASK_AGAIN_AFTER_FAILURE = 1.0, 10.0  # seconds
+
 
 class Sentinels:
     """The sentinels of one primary. Threads may share it."""
@@ -32,6 +42,8 @@ class Sentinels:
         self._service = location.service
         self._addresses = list(location.addresses)
         self._class = connection_class
+        self._known: Address | None = None
+        self._ask_at = 0.0
         self._options: dict[str, Any] = {
             "username": location.sentinel_username,
             "password": location.sentinel_password,
@@ -45,13 +57,25 @@ class Sentinels:
     def _question(self) -> tuple[str, ...]:
         return "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
 
+    def _failed(self, sentinel: Address, why: object, said: list[str]) -> None:
+        self._addresses = [*(address for address in self._addresses if address != sentinel), sentinel]
+        said.append(f"{sentinel}: {why}")
+
     def _primary(self, sentinel: Address, reply: Any, said: list[str]) -> Address | None:
         if not reply:
-            said.append(f"{sentinel} does not know {self._service}")
+            self._failed(sentinel, f"does not know {self._service}", said)
             return None
-        addresses = self._addresses
-        self._addresses = [sentinel, *(address for address in addresses if address != sentinel)]
-        return Address(reply[0].decode(), int(reply[1]))
+        self._addresses = [sentinel, *(address for address in self._addresses if address != sentinel)]
+        self._known = Address(reply[0].decode(), int(reply[1]))
+        self._ask_at = time.monotonic() + _ASK_EVERY
+        return self._known
+
+    def _is_time_to_ask(self) -> bool:
+        now = time.monotonic()
+        if now < self._ask_at:
+            return False
+        self._ask_at = now + _ASK_AGAIN_AFTER_FAILURE  # unless somebody answers; and one asks for all
+        return True
 
     def _nobody(self, said: Sequence[str]) -> RedisConnectionError:
         return RedisConnectionError(f"no sentinel names a primary: {'; '.join(said)}")
@@ -67,13 +91,27 @@ class Sentinels:
                     await connection.send_command(*self._question())
                     reply = await connection.read_response()
             except (RedisError, OSError, TimeoutError) as error:
-                said.append(f"{sentinel}: {str(error) or type(error).__name__}")
+                self._failed(sentinel, str(error) or type(error).__name__, said)
             else:
                 if primary := self._primary(sentinel, reply, said):
                     return primary
             finally:
                 await connection.disconnect(nowait=True)
         raise self._nobody(said)
+
+    async def is_primary(self, address: Address) -> bool:
+        """Whether it still is, as far as we have heard of late."""
+        if self._is_time_to_ask():
+            with suppress(RedisError):
+                await self.primary()
+        return self._known == address
+
+    def is_primary_sync(self, address: Address) -> bool:
+        """`is_primary` for threads."""
+        if self._is_time_to_ask():
+            with suppress(RedisError):
+                self.primary_sync()
+        return self._known == address
 
     def primary_sync(self) -> Address:
         """`primary` for threads."""
@@ -85,7 +123,7 @@ class Sentinels:
                 connection.send_command(*self._question())
                 reply = connection.read_response()
             except (RedisError, OSError) as error:
-                said.append(f"{sentinel}: {str(error) or type(error).__name__}")
+                self._failed(sentinel, str(error) or type(error).__name__, said)
             else:
                 if primary := self._primary(sentinel, reply, said):
                     return primary
@@ -109,6 +147,22 @@ class PrimaryConnection(FastConnection):
         self.host, self.port = await self.sentinels.primary()
         await super()._connect()  # type: ignore[misc]
 
+    async def _left(self) -> bool:
+        connected = self.is_connected  # type: ignore[attr-defined]
+        if not connected or await self.sentinels.is_primary(Address(self.host, self.port)):
+            return False
+        await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+        return True
+
+    async def connect(self) -> None:
+        await self._left()
+        await super().connect()
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if await self._left():  # not silently: the new primary may not know all that the old one answered
+            raise RedisConnectionError(_OTHER_PRIMARY)
+        await super().send_packed_command(command, check_health)
+
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         await super().on_connect_check_health(check_health)  # type: ignore[misc]
         await self.send_command("ROLE", check_health=False)  # type: ignore[attr-defined]
@@ -130,6 +184,22 @@ class PrimaryConnectionSync:
     def _connect(self) -> Any:
         self.host, self.port = self.sentinels.primary_sync()
         return super()._connect()  # type: ignore[misc]
+
+    def _left(self) -> bool:
+        connected = self.is_connected  # type: ignore[attr-defined]
+        if not connected or self.sentinels.is_primary_sync(Address(self.host, self.port)):
+            return False
+        self.disconnect()  # type: ignore[attr-defined]
+        return True
+
+    def connect(self) -> None:
+        self._left()
+        super().connect()  # type: ignore[misc]
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._left():
+            raise RedisConnectionError(_OTHER_PRIMARY)
+        super().send_packed_command(command, check_health)  # type: ignore[misc]
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
         super().on_connect_check_health(check_health)  # type: ignore[misc]

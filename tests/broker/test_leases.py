@@ -179,7 +179,7 @@ async def test_a_renewal_says_when_entries_are_pending_elsewhere_and_makes_a_los
     token = await acquire(service, "w1")
     assert token
     queue = service.keys.queue("post", 0)
-    assert (await renew(service, token))[1:] == [0, 0, -1]
+    assert (await renew(service, token))[1:] == [0, 0, -1, b""]
     await service.client.xadd(queue, {"v": "1"})
     await service.client.xreadgroup(GROUP, "w1", {queue: ">"})
     assert (await renew(service, token))[1] == 0

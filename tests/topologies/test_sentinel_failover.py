@@ -23,7 +23,7 @@ from notifier.publisher import AsyncPublisher, Durability, Publisher
 from tests.support.channels import ScriptedChannel
 from tests.support.proxy import open_proxy
 from tests.support.service import Service, ping
-from tests.support.topologies import Server, Watched, watched
+from tests.support.topologies import Server, Watched, wait, watched
 from tests.support.waiting import until
 from tests.topologies.conftest import open_on
 from tests.topologies.traffic import PEOPLE, Traffic
@@ -160,3 +160,33 @@ def _sets_sync(client: redis.Redis, value: str) -> bool:
     except redis.exceptions.RedisError:
         return False
     return True
+
+
+@pytest.mark.parametrize("sentinels", [2], indirect=True)
+async def test_a_primary_that_hung_and_wakes_up_is_left_within_a_second_or_two(
+    sentinels: Watched, service: Service, post: ScriptedChannel
+) -> None:
+    """It takes what it is sent until the sentinels make it a replica, and then forgets it."""
+    async with (
+        AsyncPublisher(service.url, durability="replicas") as publisher,
+        service.worker([post], in_hand=IN_HAND),
+    ):
+        traffic = Traffic(publisher, post)
+        async with traffic.flowing():
+            await traffic.some_more()
+            hung = sentinels.primary()
+            hung.freeze()
+            frozen = time.monotonic()
+            await until(lambda: asyncio.to_thread(lambda: sentinels.primary() is not hung))
+            hung.thaw()
+            await traffic.some_more()
+            silence = traffic.longest_silence(frozen)
+            await asyncio.to_thread(wait, lambda: hung.ask("ROLE")[0] == b"slave", "it follows")
+            await traffic.some_more()
+        await until(lambda: service.nothing_left("events", "post"))
+    traffic.report("durability=replicas, a primary that hung", frozen)
+    verdict = traffic.verdict()
+    assert not verdict.missing
+    assert not verdict.out_of_order
+    assert verdict.duplicates <= 2 * IN_HAND
+    assert silence < 6

@@ -3,9 +3,9 @@
 --
 -- KEYS[1] lease hash   KEYS[2] stream   KEYS[3] zset of due times (parked, or scheduled)
 -- ARGV[1] token        ARGV[2] TTL (ms) ARGV[3] group   ARGV[4] consumer
--- Returns {now (ms), recover, waiting in the zset, next due (ms, or -1)}; recover is 1 when entries
--- are pending with another consumer, or the group was gone and is made anew. The error FENCED says
--- that the lease went to somebody else.
+-- Returns {now (ms), recover, waiting in the zset, next due (ms, or -1), oldest pending id or ''}; recover
+-- is 1 when entries are pending with another consumer, or the group was gone and is made anew. The error
+-- FENCED says that the lease went to somebody else.
 
 -- include fence
 
@@ -29,4 +29,5 @@ elseif pending[4] then
 end
 
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-return {now, recover, redis.call('ZCARD', KEYS[3]), first[2] and math.floor(first[2]) or -1}
+local next_due = first[2] and math.floor(first[2]) or -1
+return {now, recover, redis.call('ZCARD', KEYS[3]), next_due, not pending.err and pending[2] or ''}
