@@ -33,7 +33,7 @@ _LONGEST_TIMER = 0.25
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
-async def cancel_until_done(*tasks: asyncio.Task[None]) -> None:
+async def cancel_until_done(*tasks: asyncio.Task[Any]) -> None:
     """Cancels the tasks, and waits for their end.
 
     More than once: `asyncio.wait_for` of Python 3.11, with which redis-py writes, swallows a cancellation

@@ -29,6 +29,7 @@ _TEXT: Final = 28  # columns of a step's text; its detail takes what is left
 _MS: Final = 8
 _STYLES: Final = {"delivered": "green", "dead": "red"}
 _TERMINATED: Final = 128 + signal.SIGTERM
+_ENDS: Final = {signal.SIGINT: 130, signal.SIGTERM: _TERMINATED, signal.SIGHUP: _TERMINATED}
 
 
 def demo(
@@ -73,19 +74,31 @@ def _check_writable(log: Path | None) -> None:
 
 
 def _play(running: Coroutine[Any, Any, Result]) -> Result:
-    """Like Ctrl-C, SIGTERM and a closed terminal end it only after everything has been stopped."""
+    """Ctrl-C, SIGTERM and a closed terminal end it only after everything has been stopped."""
+    from notifier.broker.consumer import cancel_until_done
+
+    codes: list[int] = []
 
     async def play() -> Result:
-        this = asyncio.current_task()
-        assert this is not None
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, this.cancel)
-        return await running
+        playing = asyncio.create_task(running)
+        ending = []
+
+        def end(code: int) -> None:
+            codes.append(code)
+            # Again and again: asyncio.wait_for of Python 3.11 may swallow a cancellation.
+            ending.append(asyncio.create_task(cancel_until_done(playing)))
+
+        for number, code in _ENDS.items():
+            asyncio.get_running_loop().add_signal_handler(number, end, code)
+        return await playing
 
     try:
-        return asyncio.run(play())
+        result = asyncio.run(play())
     except asyncio.CancelledError:
-        raise typer.Exit(_TERMINATED) from None
+        result = None
+    if result is None or codes:
+        raise typer.Exit(codes[0])
+    return result
 
 
 def _document(result: Result) -> dict[str, Any]:

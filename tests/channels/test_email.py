@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -208,7 +209,10 @@ def decoded(phrase: str) -> str:
 
 
 def seen(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    """On one line: joiners stay, other format characters go, whatever else can't be printed is a space."""
+    kept = [char for char in text if char in "\u200c\u200d" or unicodedata.category(char) != "Cf"]
+    plain = (char if char.isprintable() or char in "\u200c\u200d" else " " for char in kept)
+    return " ".join("".join(plain).split())
 
 
 def lines(part: Any) -> str:

