@@ -2,12 +2,13 @@
 
     "peers": {
       "bullmq": {"fanout_events_per_s": 1300, "ours_events_per_s": 10000, "ratio": 7.7,
-                 "events": 20000, "version": "6.7.0"},
+                 "events": 20000, "version": "6.7.0", "ended_early": 0},
       "arq": {"unavailable": "did not finish 2000 events in 300 s"}, …
     }
 
 The ratio is ours to the peer: the median of the pairs, each pair measured one right after the other. Ours is
-always given as many events as `make bench` gives it; slow peers are given fewer.
+always given as many events as `make bench` gives it; slow peers are given fewer. A peer that ends by itself
+is started again, up to three times for each figure; `ended_early` says how often it did.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,11 @@ ROOT = Path(__file__).parent.parent.parent
 EVENTS = 20_000
 _DEADLINE = 300.0
 _LEAST = 20
+_STARTS = 4
+
+
+class EndedEarly(Exception):
+    """A peer's program was over before it had its figure. The text says why."""
 
 
 class Comparison:
@@ -46,6 +53,7 @@ class Comparison:
         self._url = url
         self._folder = folder
         self._scale = scale
+        self._ended_early: Counter[str] = Counter()
 
     def run(self, peers: Sequence[Peer], rounds: int) -> dict[str, dict[str, Any]]:
         pairs: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in peers}
@@ -73,6 +81,7 @@ class Comparison:
             "ratio": round(mine / theirs, 2),
             "events": self._count(peer.events),
             "version": peer.version(self._folder),
+            "ended_early": self._ended_early[peer.name],
         }
 
     def _count(self, events: int) -> int:
@@ -88,6 +97,16 @@ class Comparison:
         return uvloop.run(ours.fan_out(self._emptied(), self._count(EVENTS)))
 
     def _theirs(self, peer: Peer) -> float:
+        last = ""
+        for _ in range(_STARTS):
+            try:
+                return self._once(peer)
+            except EndedEarly as reason:
+                self._ended_early[peer.name] += 1
+                last = str(reason)
+        raise Unavailable(f"ended by itself {_STARTS} times in a row, at last with: {last}")
+
+    def _once(self, peer: Peer) -> float:
         count = self._count(peer.events)
         command = peer.command(self._folder, self._emptied(), count, max(_LEAST, count // 10))
         try:
@@ -98,7 +117,7 @@ class Comparison:
         except subprocess.TimeoutExpired:
             raise Unavailable(f"did not finish {count} events in {_DEADLINE:.0f} s") from None
         if done.returncode or not done.stdout:
-            raise Unavailable(last_words(done.stderr))
+            raise EndedEarly(last_words(done.stderr))
         rate: float = json.loads(done.stdout.splitlines()[-1])["fanout_events_per_s"]
         return rate
 
@@ -118,6 +137,9 @@ def _print(figures: dict[str, dict[str, Any]]) -> None:
     for name, row in figures.items():
         if "unavailable" in row:
             console.print(f"{name} is unavailable: {row['unavailable']}", markup=False, highlight=False)
+        elif row["ended_early"]:
+            said = f"{name} ended by itself and was started again: {row['ended_early']} times"
+            console.print(said, markup=False, highlight=False)
 
 
 def main() -> None:

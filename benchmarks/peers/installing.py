@@ -7,6 +7,7 @@ They are taken by name, so the newest there is; which one that was stands beside
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+_DRAWN = re.compile(r"[\s|+-]*(?:(?:\d+|\.{3}) -+|and \d+ more exceptions?)?")
+"""A line that a traceback draws around the exceptions of a group."""
 
 
 class Unavailable(Exception):
@@ -88,8 +91,8 @@ def _run(command: list[str]) -> str:
 
 
 def last_words(said: str) -> str:
-    """The last line that a failed program printed."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    """The last line that a failed program printed, without the frames of exception groups."""
+    lines = [line.lstrip(" |+").rstrip() for line in said.splitlines() if not _DRAWN.fullmatch(line)]
     return lines[-1][:300] if lines else "it said nothing"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peers.installing import PEERS, PythonPeer
+from benchmarks.peers.installing import PEERS, PythonPeer, last_words
 from benchmarks.workload import events
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,14 +45,15 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bullmq", "streaq"])
+@pytest.mark.parametrize("name", ["bullmq", "saq"])
 def test_a_peer_stands_beside_ours_with_its_ratio(run: Run, tmp_path: Path, name: str) -> None:
-    there = (INSTALLED / ("venv/streaq/bin/.installed" if name == "streaq" else name)).exists()
+    there = (INSTALLED / ("venv/saq/bin/.installed" if name == "saq" else name)).exists()
     row = run(name, INSTALLED if there else tmp_path / "peers")[name]
     if "unavailable" in row and not os.environ.get("CI"):
         pytest.skip(row["unavailable"])
 
-    assert row.keys() == {"fanout_events_per_s", "ours_events_per_s", "ratio", "events", "version"}
+    figures = {"fanout_events_per_s", "ours_events_per_s", "ratio"}
+    assert row.keys() == figures | {"events", "version", "ended_early"}
     assert row["ratio"] == pytest.approx(row["ours_events_per_s"] / row["fanout_events_per_s"], rel=0.05)
     assert row["events"] >= 20
 
@@ -67,16 +68,73 @@ def test_a_peer_that_can_not_be_installed_is_told_with_the_reason(run: Run, tmp_
 @pytest.mark.slow
 def test_a_peer_that_fails_is_told_with_its_last_words_and_the_others_stay(run: Run, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"peers": {"arq": {"ratio": 1}, "saq": {"ratio": 2}}}')
-    python = tmp_path / "peers/venv/arq/bin/python"
+    _stand_in(tmp_path, 'echo start >> starts\necho "it started" >&2\necho "no such queue" >&2\nexit 1')
+
+    assert run("arq", tmp_path / "peers") == {
+        "arq": {"unavailable": "ended by itself 4 times in a row, at last with: no such queue"},
+        "saq": {"ratio": 2},
+    }
+    assert _starts(tmp_path) == 4
+
+
+@pytest.mark.slow
+def test_a_peer_that_ends_by_itself_is_started_again_and_that_is_told(run: Run, tmp_path: Path) -> None:
+    _stand_in(
+        tmp_path,
+        'case "$1" in -c) echo 1.0; exit;; esac',
+        "echo start >> starts",
+        "[ $(wc -l < starts) -gt 2 ] || exit 1",
+        """echo '{"fanout_events_per_s": 100}'""",
+    )
+
+    row = run("arq", tmp_path / "peers")["arq"]
+    assert (row["fanout_events_per_s"], row["version"], row["ended_early"]) == (100, "1.0", 2)
+    assert _starts(tmp_path) == 3
+
+
+def _stand_in(folder: Path, *lines: str) -> None:
+    """A shell script in the place of the interpreter of arq's environment; it runs in `folder`."""
+    python = folder / "peers/venv/arq/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "it started" >&2\necho "no such queue" >&2\nexit 1\n')
+    python.write_text("\n".join(["#!/bin/sh", f"cd '{folder}'", *lines, ""]))
     python.chmod(0o755)
     (python.parent / ".installed").touch()
 
-    assert run("arq", tmp_path / "peers") == {
-        "arq": {"unavailable": "no such queue"},
-        "saq": {"ratio": 2},
-    }
+
+def _starts(folder: Path) -> int:
+    return len((folder / "starts").read_text().splitlines())
+
+
+GROUP = """
+  + Exception Group Traceback (most recent call last):
+  |   File "streaq.py", line 47, in <module>
+  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Exception Group Traceback (most recent call last):
+    | ExceptionGroup: unhandled errors in a TaskGroup (16 sub-exceptions)
+    +-+---------------- 1 ----------------
+      | Traceback (most recent call last):
+      |   File "memory.py", line 231, in send_nowait
+      |     raise WouldBlock
+      | anyio.WouldBlock
+      +---------------- ... ----------------
+      | and 15 more exceptions
+      +------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (GROUP, "anyio.WouldBlock"),
+        ("npm error code E404\n\n", "npm error code E404"),
+        ("retry later -- 3 left", "retry later -- 3 left"),
+        ("-----\n +--+ \n", "it said nothing"),
+        ("", "it said nothing"),
+    ],
+)
+def test_the_last_words_are_not_what_a_traceback_draws(said: str, words: str) -> None:
+    assert last_words(said) == words
 
 
 def test_each_peer_has_a_program_and_says_which_settings_it_was_given() -> None:
