@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 
 from notifier.broker.meta import MAX_PARTITIONS
@@ -73,6 +73,14 @@ class Settings(BaseModel):
     in_hand: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     send_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
     inbox_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+
+    # What the HTTP API reads; `notifier.api.access` and `notifier.api.app` say what their texts mean.
+    api_keys: SecretStr = SecretStr("")
+    api_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    token_keys: SecretStr = SecretStr("")
+    token_audience: Annotated[str, Field(min_length=1, max_length=200)] = "notifier"
+    cors_origins: Words = ()
+    metrics_open: bool = False
 
     log_level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
     log_format: Annotated[str, Field(pattern=r"^(console|json)$")] = "json"

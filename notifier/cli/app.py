@@ -12,6 +12,7 @@ import typer
 from typer.main import get_command
 
 from notifier.cli import dlq, output, queues, recipients, templates
+from notifier.cli.api import api
 from notifier.cli.context import CommandFailed, prose, register
 from notifier.cli.demo import demo
 from notifier.cli.dev import dev
@@ -66,6 +67,7 @@ def _root(
 register(app, demo, panel=_RUN)
 register(app, dev, panel=_RUN)
 register(app, worker, panel=_RUN)
+register(app, api, panel=_RUN)
 register(app, publish, panel=_RUN)
 register(app, queues.queues, panel=_LOOK)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_LOOK)

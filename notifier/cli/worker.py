@@ -34,7 +34,7 @@ def worker(
     hands the rest over and exits 0; a second one aborts at once. Logs go to stderr.
     """
     settings = read_settings(serving=True)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_serve(settings, roles))
     raise typer.Exit(code)
 
@@ -84,7 +84,7 @@ def _stop(stop: asyncio.Event, number: int) -> None:
     os._exit(128 + number)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:

@@ -1,0 +1,64 @@
+"""The application: what is shared, and all routes together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from notifier.api import health, problems
+from notifier.api.access import check_origin, open_access
+from notifier.api.middleware import Requests
+from notifier.api.shared import Shared
+from notifier.bootstrap import open_async_publisher, open_channels, open_runtime
+from notifier.settings import Settings
+
+_DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
+_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
+_ROUTERS = (health.router,)
+
+
+def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
+    """The application. `environ` is what channels read their settings from.
+
+    Raises ConfigurationError when no key is set or one can't be used. Its lifespan connects, and raises
+    BrokerError when it can't.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings) as runtime, open_async_publisher(settings) as publisher:
+            app.state.shared = Shared(runtime, publisher, open_channels(settings, environ))
+            yield
+
+    app = FastAPI(
+        title="notifier",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # both pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.access = open_access(settings)
+    for router in _ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.openapi = problems.add_schema(app.openapi)  # type: ignore[method-assign]
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[check_origin(origin) for origin in settings.cors_origins],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "X-Request-Id",
+            ],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
+    app.add_middleware(Requests)
+    return app
