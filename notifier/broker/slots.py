@@ -13,8 +13,14 @@ from notifier.broker.url import Address
 
 SLOTS: Final = 16384
 
-_KEYLESS = frozenset({"TIME", "PING", "INFO", "WAIT", "WAITAOF", "SCRIPT", "SCRIPT LOAD", "SCRIPT FLUSH"})
-_SCRIPTS = frozenset({"EVALSHA", "EVAL"})
+# The key of a command is its second word, except here; redis.io/docs/latest/develop/reference/key-specs.
+_KEYLESS = frozenset({"TIME", "PING", "ECHO", "INFO", "WAIT", "WAITAOF", "SCRIPT", "CLUSTER", "COMMAND"})
+_AFTER_A_SUBCOMMAND = frozenset({"XGROUP", "XINFO", "OBJECT", "MEMORY", "DEBUG", "BITOP"})
+_AFTER_STREAMS = {"XREAD": 1, "XREADGROUP": 4}  # behind GROUP, the group, and the consumer
+_AFTER_THEIR_NUMBER = {
+    **dict.fromkeys(("EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO", "BLMPOP", "BZMPOP"), 2),
+    **dict.fromkeys(("LMPOP", "ZMPOP", "SINTERCARD", "ZINTERCARD", "ZUNION", "ZINTER", "ZDIFF"), 1),
+}
 
 
 def tag_of(key: str) -> str:
@@ -35,14 +41,21 @@ def slot_of(key: Argument) -> int:
 
 def key_of(command: Command) -> Argument | None:
     """The first key of a command, or None for one that any node can answer."""
-    name = command[0]
+    name, *rest = _word(command[0]).split()
     if name in _KEYLESS:
         return None
-    if name in _SCRIPTS:
-        return command[3] if command[2] else None
-    if name == "XREADGROUP":
-        return command[list(command).index("STREAMS") + 1]
-    return command[1]
+    words = (name, *rest, *command[1:])  # a name may be two words, such as XGROUP CREATE
+    if number := _AFTER_THEIR_NUMBER.get(name):
+        return words[number + 1] if int(words[number]) else None
+    if start := _AFTER_STREAMS.get(name):
+        return words[next(at for at in range(start, len(words)) if _word(words[at]) == "STREAMS") + 1]
+    if name in _AFTER_A_SUBCOMMAND:
+        return words[2] if len(words) > 2 else None
+    return words[1]
+
+
+def _word(argument: Argument) -> str:
+    return (argument.decode(errors="replace") if isinstance(argument, bytes) else str(argument)).upper()
 
 
 class SlotMap:
