@@ -67,11 +67,11 @@ export async function publishOnce(client, place, lua, source) {
   for (const [id, to, event] of encode(source)) {
     const tag = partitionTag(id, place);
     const { id: eventId, deliver_at } = JSON.parse(event);
-    const seen = `${tag}:seen:${[...eventId].length}:${eventId}:${id}`;
+    const seen = `${tag}:seen:${eventId}`;
     const due = deliver_at ? String(Date.parse(deliver_at)) : "";
     const [result, waiting] = await client.eval(lua, {
       keys: [`${tag}:events`, `${tag}:scheduled`, `${tag}:scheduled:items`, seen],
-      arguments: [String(BACKLOG_LIMIT), String(DEDUP_WINDOW_MS), due, "1", to, event],
+      arguments: [String(BACKLOG_LIMIT), String(DEDUP_WINDOW_MS), due, id, "1", to, event],
     });
     if (result < 0) throw new Error(`the partition holds ${waiting} events; publish again later`);
     accepted += result;

@@ -111,49 +111,56 @@ class Block:
 class Delivery:
     """A notification on its way to one address.
 
-    `id` is the same at every try, and what providers are given to recognise a repetition.
-    `event` and `recipient` are parsed when they are first read.
+    `id` is the same at every try, and what providers are given to recognise a repetition; `attempt` counts
+    from 1. Texts are decoded, and `event` and `recipient` parsed, when they are read.
     """
 
-    __slots__ = (
-        "_event",
-        "_id",
-        "_recipient",
-        "accepted_ms",
-        "address",
-        "address_key",
-        "attempt",
-        "channel",
-        "event_bytes",
-        "event_id",
-        "event_type",
-        "to_bytes",
-    )
+    __slots__ = ("_event", "_id", "_lines", "_recipient", "attempt", "channel")
 
-    def __init__(  # noqa: PLR0913 - one for each field of a queue entry; made on the hot path
-        self,
-        channel: str,
-        event_id: str,
-        event_type: str,
-        event_bytes: bytes,
-        to_bytes: bytes,
-        address_key: str,
-        address: str,
-        accepted_ms: int,
-        attempt: int,
-    ) -> None:
+    def __init__(self, channel: str, lines: tuple[bytes, ...], attempt: int) -> None:
+        """`lines` are event, event id, type, recipient id, recipient, address key, address, and the time of
+        acceptance in Unix milliseconds; others may follow."""
         self.channel = channel
-        self.event_id = event_id
-        self.event_type = event_type
-        self.event_bytes = event_bytes
-        self.to_bytes = to_bytes
-        self.address_key = address_key
-        self.address = address
-        self.accepted_ms = accepted_ms
         self.attempt = attempt
+        self._lines = lines
         self._event: EventBody | None = None
         self._recipient: Recipient | None = None
         self._id: str | None = None
+
+    @classmethod
+    def of(  # noqa: PLR0913 - one for each line
+        cls, channel: str, *, event: bytes = b"{}", event_id: str = "", event_type: str = "",
+        to: str = "", key: str = "", address: str = "", accepted_ms: int = 0, attempt: int = 1,
+    ) -> Delivery:  # fmt: skip
+        """From plain values, to try a channel out. `to` is a recipient's id, or one in JSON."""
+        recipient_id = parse_to(to.encode()).id if to else ""
+        texts = (event_id, event_type, recipient_id, to, key, address, str(accepted_ms))
+        return cls(channel, (event, *(text.encode() for text in texts)), attempt)
+
+    @property
+    def event_id(self) -> str:
+        return self._lines[1].decode()
+
+    @property
+    def event_type(self) -> str:
+        return self._lines[2].decode()
+
+    @property
+    def recipient_id(self) -> str:
+        return self._lines[3].decode()
+
+    @property
+    def address_key(self) -> str:
+        return self._lines[5].decode()
+
+    @property
+    def address(self) -> str:
+        return self._lines[6].decode()
+
+    @property
+    def accepted_ms(self) -> int:
+        """Unix milliseconds."""
+        return int(self._lines[7])
 
     @property
     def id(self) -> str:
@@ -165,20 +172,16 @@ class Delivery:
         return self._id
 
     @property
-    def recipient_id(self) -> str:
-        return self.recipient.id if self.to_bytes.startswith(b"{") else self.to_bytes.decode()
-
-    @property
     def event(self) -> EventBody:
         if self._event is None:
-            self._event = parse_body(self.event_bytes)
+            self._event = parse_body(self._lines[0])
         return self._event
 
     @property
     def recipient(self) -> Recipient:
         """The recipient as the router saw them, without addresses."""
         if self._recipient is None:
-            self._recipient = parse_to(self.to_bytes)
+            self._recipient = parse_to(self._lines[4])
         return self._recipient
 
     @property

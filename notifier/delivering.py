@@ -102,10 +102,8 @@ class Deliveries:
         ]
         parked = await self._parked_lanes(usable)
         for partition, messages in usable:
-            if partition.state not in ACTIVE:
-                continue
-            for message in messages:
-                self._enlist(partition, message, parked.get(partition, ()))
+            if partition.state in ACTIVE:
+                self._enlist(partition, messages, parked.get(partition, ()))
         self._lanes.wake()
 
     def _usable(self, partition: Partition, message: Message) -> bool:
@@ -146,18 +144,22 @@ class Deliveries:
             parked[partition] = {lane for lane, due in zip(lanes, reply, strict=True) if due is not None}
         return parked
 
-    def _enlist(self, partition: Partition, message: Message, parked: set[bytes] | tuple[()]) -> None:
-        lane = self._lanes.find(partition, message.lane)
-        if lane is None:
-            if message.lane in partition.parking or message.lane in parked:
+    def _enlist(
+        self, partition: Partition, messages: Sequence[Message], parked: set[bytes] | tuple[()]
+    ) -> None:
+        lanes = self._lanes.of(partition)
+        for message in messages:
+            lane = lanes.get(message.lane)
+            if lane is None:
+                if message.lane in partition.parking or message.lane in parked:
+                    self._append_to_list(partition, message)
+                else:
+                    self._lanes.append(partition, message)
+            elif lane.parked:
+                lane.behind += 1
                 self._append_to_list(partition, message)
             else:
-                self._lanes.append(partition, message)
-        elif lane.parked:
-            lane.behind += 1
-            self._append_to_list(partition, message)
-        else:
-            lane.waiting.append(message)
+                lane.waiting.append(message)
 
     def _append_to_list(self, partition: Partition, message: Message) -> None:
         partition.park(message.lane, message.id, message.parked_item(), None)
@@ -243,16 +245,18 @@ class Deliveries:
             if not partition.is_ours and not await partition.wait_until_ours():
                 continue
             if partition.state in ACTIVE:
-                await self._work(runner, partition, lane)
+                message = lane.waiting[0]
+                if message.deliveries == 1:
+                    await self._try(runner, partition, lane, message)
+                else:
+                    await self._try_again(runner, partition, lane, message)
                 handled += 1
                 if handled % 64 == 0:  # a channel that never waits must not keep the loop to itself
                     await asyncio.sleep(0)
 
-    async def _work(self, runner: Runner, partition: Partition, lane: Lane) -> None:
-        message = lane.waiting[0]
-        if message.deliveries == 1:
-            await self._try(runner, partition, lane, message)
-        elif message.deliveries > MAX_OWNERS:  # of a parked lane; others were buried as they came in
+    async def _try_again(self, runner: Runner, partition: Partition, lane: Lane, message: Message) -> None:
+        """What earlier owners may have died of."""
+        if message.deliveries > MAX_OWNERS:  # of a parked lane; others were buried as they came in
             self._dead_letter(
                 partition, lane, message, _poison(message, partition.server_ms()), suppress=False
             )
@@ -271,18 +275,18 @@ class Deliveries:
         outcome = await self._sender.attempt(runner, partition, message)
         if outcome is None or partition.state is State.LOST:
             return
+        if not isinstance(outcome, Sent):
+            self._failed(partition, lane, message, outcome)
+            return
         if outcome is EXPIRED:
             metrics.SKIPPED.labels("expired").inc()
             log.info("delivery_expired", **about(self._consumer.queue, message))
-            self._finish(partition, lane, message, outcome)
-        elif isinstance(outcome, Sent):
-            self._delivered.observe(max(0, partition.server_ms() - int(message.entry.accepted_ms)))
+        else:
+            self._delivered.observe(partition.server_ms() - int(message.entry.accepted_ms))
             if self._tells_deliveries:
                 answer = without_addresses(outcome.answer)
                 log.debug("delivered", answer=answer, **about(self._consumer.queue, message))
-            self._finish(partition, lane, message, outcome)
-        else:
-            self._failed(partition, lane, message, outcome)
+        self._finish(partition, lane, message, outcome)
 
     # What follows.
 

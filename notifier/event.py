@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import available_timezones
@@ -42,14 +44,22 @@ MAX_NESTING: Final = 100  # the JSON parser gives up at 200
 MAX_INT_BITS: Final = 3_321  # and at integers of 4,300 digits
 
 
+_random: deque[tuple[int, int, int]] = deque()
+# Asked for in advance, since each call to the kernel takes longer than the rest; a fork must not share it.
+os.register_at_fork(after_in_child=_random.clear)
+
+
 def uuid7() -> str:
     """A version 7 UUID (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random."""
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | random
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    try:
+        a, b, c = _random.pop()
+    except IndexError:
+        _random.extend(struct.iter_unpack(">HHQ", os.urandom(12 * 256)))
+        a, b, c = _random.pop()
+    ms = time.time_ns() // 1_000_000
+    return "%08x-%04x-%04x-%04x-%012x" % (  # noqa: UP031 - twice as fast as an f-string
+        ms >> 16 & 0xFFFF_FFFF, ms & 0xFFFF, a & 0x0FFF | 0x7000, b & 0x3FFF | 0x8000, c & 0xFFFF_FFFF_FFFF,
+    )  # fmt: skip
 
 
 _PLAIN_WORD: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]"
@@ -175,6 +185,9 @@ Preferences = Annotated[
 """Category, or "*", to channel, or "*", to wanted or not. The most specific entry counts."""
 
 
+_ID_ONLY: Final = {"id"}
+
+
 class Recipient(Model):
     """Who is told. Only `id` is needed; the rest may be stored before or sent inline."""
 
@@ -188,6 +201,8 @@ class Recipient(Model):
 
     def with_inline(self, inline: Recipient) -> Recipient:
         """This profile, with what the event said of the recipient on top."""
+        if inline.model_fields_set == _ID_ONLY:
+            return self
         return self.model_copy(update={name: getattr(inline, name) for name in inline.model_fields_set})
 
 
@@ -225,6 +240,9 @@ class EventBody(Model):
         return self
 
 
+_NOT_BODY: Final = {"recipient", "recipients"}
+
+
 class Event(EventBody):
     """One fact from a producer, for one `recipient` or up to 1,000 `recipients`."""
 
@@ -248,7 +266,8 @@ class Event(EventBody):
         Raises InvalidEvent when a size limit is passed.
         """
         try:
-            body = self.model_dump_json(exclude={"recipient", "recipients"}, exclude_none=True).encode()
+            # What model_dump_json does, without text between.
+            body: bytes = self.__pydantic_serializer__.to_json(self, exclude=_NOT_BODY, exclude_none=True)
         except PydanticSerializationError:  # half of a surrogate pair
             raise InvalidEvent("data", "has text that is not Unicode") from None
         if len(body) > MAX_DATA_BYTES:
@@ -264,7 +283,7 @@ class Event(EventBody):
 
 def encode_recipient(recipient: Recipient) -> bytes:
     """The `to` of the wire: the bare id, or a JSON object when there is more than the id."""
-    if recipient.model_fields_set == {"id"} and not recipient.id.startswith("{"):
+    if recipient.model_fields_set == _ID_ONLY and recipient.id[0] != "{":
         return recipient.id.encode()
     return recipient.model_dump_json(exclude_unset=True).encode()
 
@@ -293,8 +312,11 @@ def parse_recipient(source: Recipient | Mapping[str, Any] | str | bytes) -> Reci
 
 def parse_to(to: bytes) -> Recipient:
     """The `to` field of a queue entry. Raises InvalidRecipient."""
-    if to.startswith(b"{"):
-        return parse_recipient(to)
+    return parse_recipient(to) if to.startswith(b"{") else _parse_bare(to)
+
+
+@lru_cache(maxsize=4_096)
+def _parse_bare(to: bytes) -> Recipient:
     try:
         return _parse(Recipient, {"id": to.decode()}, InvalidRecipient, "to")
     except UnicodeDecodeError:

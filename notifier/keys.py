@@ -13,7 +13,7 @@ Cluster keeps them in one slot:
     {ntf:07}:email:retries       hash      lane -> owners that its head has outlived
     {ntf:07}:scheduled           zset      number -> due (ms)
     {ntf:07}:scheduled:items     hash      number -> the entry to add
-    {ntf:07}:seen:<n>:<event>:<to>   string    the dedup window; n is the length of the event's id
+    {ntf:07}:seen:<event>        hash      recipient -> nothing: accepted within the dedup window
     {ntf:07}:recipient:<id>      string    profile, JSON
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
     {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
@@ -107,11 +107,12 @@ class Keys:
     def unalerted(self, partition: int) -> str:
         return f"{self.tag(partition)}:unalerted"
 
-    # One of each for a recipient.
+    # One of each for an event, in each partition that has recipients of it.
 
-    def seen(self, partition: int, event_id: str, recipient_id: str) -> str:
-        # Both ids may hold colons: without the length "a:b" for "c" would pass for "a" for "b:c".
-        return f"{self.tag(partition)}:seen:{len(event_id)}:{event_id}:{recipient_id}"
+    def seen(self, partition: int, event_id: str) -> str:
+        return f"{self.tag(partition)}:seen:{event_id}"
+
+    # One of each for a recipient.
 
     def recipient(self, recipient_id: str) -> str:
         return f"{self.tag(self.partition_of(recipient_id))}:recipient:{recipient_id}"

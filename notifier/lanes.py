@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 
 from notifier.broker.entries import Message
 from notifier.broker.partition import Partition
@@ -41,6 +42,10 @@ class Lanes:
         lanes = self._lanes.get(partition)
         return lanes.get(key) if lanes else None
 
+    def of(self, partition: Partition) -> Mapping[bytes, Lane]:
+        """The lanes of a partition by their keys; to be read only."""
+        return self._lanes.setdefault(partition, {})
+
     def append(self, partition: Partition, message: Message) -> None:
         """Puts a message from the stream at the end of its lane."""
         lanes = self._lanes.setdefault(partition, {})
@@ -60,8 +65,9 @@ class Lanes:
 
     def next(self, lane: Lane) -> None:
         """The lane's first message is dealt with: the lane is ready for the next, or gone."""
-        del lane.waiting[0]
-        if lane.waiting:
+        waiting = lane.waiting
+        del waiting[0]
+        if waiting:
             self._ready.append(lane)
         else:
             self.remove(lane)

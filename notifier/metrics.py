@@ -33,8 +33,10 @@ class ChannelDeliveries:
         self.sum_ms = 0
 
     def observe(self, milliseconds: int) -> None:
+        """A negative time, by clocks that differ, counts as none."""
         self.counts[bisect_left(_BUCKETS_MS, milliseconds)] += 1
-        self.sum_ms += milliseconds
+        if milliseconds > 0:
+            self.sum_ms += milliseconds
 
 
 class Deliveries(Collector):

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from notifier.broker import meta
 from notifier.broker.connection import connect, connect_sync
-from notifier.broker.entries import Checked
-from notifier.broker.line import Command
+from notifier.broker.entries import checked_line
+from notifier.broker.line import Argument, Command
 from notifier.broker.scripts import Call, run_all, run_all_sync, script
 from notifier.errors import (
     BacklogFull,
@@ -59,17 +59,17 @@ _Encoded = tuple[Event, bytes, list[bytes]]
 """An event that is checked, its body, and one `to` for each recipient."""
 
 
-class _Entry(NamedTuple):
-    """One event for one recipient, as it goes to the server."""
+class _Chunk:
+    """Events for recipients of one partition, as they go to the server in one call. `whose` holds the
+    number of each event and its recipient."""
 
-    event: int
-    recipient: str
-    partition: int
-    seen: str
-    due_ms: int | str
-    checked: str
-    to: bytes
-    body: bytes
+    __slots__ = ("arguments", "partition", "seen", "whose")
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.seen: list[str] = []
+        self.arguments: list[Argument] = []
+        self.whose: list[tuple[int, str]] = []
 
 
 class _Core:
@@ -120,54 +120,47 @@ class _Core:
         self._keys = meta.keys(self._namespace, self._partitions, replies[0])
         return self._keys
 
-    def _rounds(
-        self, keys: Keys, events: Sequence[_Encoded]
-    ) -> Iterator[tuple[list[Call], list[list[_Entry]]]]:
-        """The calls of one round trip after the other, with the entries of each call."""
-        round_: dict[int, list[list[_Entry]]] = {}
+    def _rounds(self, keys: Keys, events: Sequence[_Encoded]) -> Iterator[list[_Chunk]]:
+        """What goes out in one round trip after the other."""
+        chunks: list[_Chunk] = []
+        filling: dict[int, _Chunk] = {}
         round_bytes = 0
-        for entry in self._entries(keys, events):
-            size = len(entry.body) + len(entry.to)
-            if round_bytes + size > _MAX_ROUND_BYTES:
-                yield self._round(keys, round_)
-                round_, round_bytes = {}, 0
-            chunks = round_.setdefault(entry.partition, [[]])
-            if len(chunks[-1]) >= _MAX_CALL_ENTRIES:
-                chunks.append([])
-            chunks[-1].append(entry)
-            round_bytes += size
-        if round_:
-            yield self._round(keys, round_)
-
-    def _entries(self, keys: Keys, events: Sequence[_Encoded]) -> Iterator[_Entry]:
         for number, (event, body, tos) in enumerate(events):
             due = int(event.deliver_at.timestamp() * 1000) if event.deliver_at else ""
             expires = str(int(event.expires_at.timestamp() * 1000)) if event.expires_at else ""
-            checked = Checked(event.id, event.type, expires).line()
+            checked = checked_line(event.id, event.type, expires, body)
             for recipient, to in zip(event.everyone(), tos, strict=True):
-                partition = keys.partition_of(recipient.id)
-                seen = keys.seen(partition, event.id, recipient.id)
-                yield _Entry(number, recipient.id, partition, seen, due, checked, to, body)
+                round_bytes += len(body) + len(to)
+                if round_bytes > _MAX_ROUND_BYTES and chunks:
+                    yield chunks
+                    chunks, filling, round_bytes = [], {}, len(body) + len(to)
+                recipient_id = recipient.id
+                partition = keys.partition_of(recipient_id)
+                chunk = filling.get(partition)
+                if chunk is None or len(chunk.whose) == _MAX_CALL_ENTRIES:
+                    chunk = filling[partition] = _Chunk(partition)
+                    chunks.append(chunk)
+                chunk.seen.append(keys.seen(partition, event.id))
+                chunk.arguments += (due, recipient_id, checked, to, body)
+                chunk.whose.append((number, recipient_id))
+        if chunks:
+            yield chunks
 
-    def _round(
-        self, keys: Keys, by_partition: Mapping[int, list[list[_Entry]]]
-    ) -> tuple[list[Call], list[list[_Entry]]]:
-        calls, chunks = [], []
-        for partition, parts in by_partition.items():
-            queues = (
-                keys.queue("events", partition),
-                keys.scheduled(partition),
-                keys.scheduled_items(partition),
+    def _calls(self, keys: Keys, chunks: Sequence[_Chunk]) -> list[Call]:
+        publish = script("publish")
+        return [
+            Call(
+                publish,
+                (
+                    keys.queue("events", chunk.partition),
+                    keys.scheduled(chunk.partition),
+                    keys.scheduled_items(chunk.partition),
+                    *chunk.seen,
+                ),
+                (self._backlog_limit, self._window_ms, *chunk.arguments),
             )
-            for entries in parts:
-                arguments: list[str | bytes | int] = [self._backlog_limit, self._window_ms]
-                for entry in entries:
-                    arguments += (entry.due_ms, entry.checked, entry.to, entry.body)
-                calls.append(
-                    Call(script("publish"), (*queues, *(entry.seen for entry in entries)), arguments)
-                )
-                chunks.append(entries)
-        return calls, chunks
+            for chunk in chunks
+        ]
 
     def _then(self) -> Command:
         if self._durability == "fsync":
@@ -177,19 +170,19 @@ class _Core:
         return ()
 
     def _settle(
-        self, replies: Sequence[Any], chunks: Sequence[Sequence[_Entry]], duplicates: dict[int, list[str]]
+        self, replies: Sequence[Any], chunks: Sequence[_Chunk], duplicates: dict[int, list[str]]
     ) -> None:
         """Notes who had an event before. Raises the first failure, after looking at every reply."""
         failure: BrokerError | None = None
-        for reply, entries in zip(replies, chunks, strict=False):
+        for reply, chunk in zip(replies, chunks, strict=False):
             if isinstance(reply, BrokerError):
                 failure = failure or reply
             elif reply[0] < 0:
-                failure = failure or BacklogFull(entries[0].partition, reply[1], self._backlog_limit)
-            else:
-                for accepted, entry in zip(reply, entries, strict=True):
+                failure = failure or BacklogFull(chunk.partition, reply[1], self._backlog_limit)
+            elif 0 in reply:
+                for accepted, (number, recipient_id) in zip(reply, chunk.whose, strict=True):
                     if not accepted:
-                        duplicates.setdefault(entry.event, []).append(entry.recipient)
+                        duplicates.setdefault(number, []).append(recipient_id)
         if failure:
             raise failure
         if self._durability != "memory":
@@ -260,8 +253,9 @@ class Publisher(_Core):
     def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._open()
         duplicates: dict[int, list[str]] = {}
-        for calls, chunks in self._rounds(keys, events):
-            self._settle(run_all_sync(self._client, calls, self._then()), chunks, duplicates)
+        for chunks in self._rounds(keys, events):
+            replies = run_all_sync(self._client, self._calls(keys, chunks), self._then())
+            self._settle(replies, chunks, duplicates)
         return _accepted(events, duplicates)
 
     def _open(self) -> Keys:
@@ -298,8 +292,9 @@ class AsyncPublisher(_Core):
     async def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._opened(await run_all(self._client, *self._first_calls()))
         duplicates: dict[int, list[str]] = {}
-        for calls, chunks in self._rounds(keys, events):
-            self._settle(await run_all(self._client, calls, self._then()), chunks, duplicates)
+        for chunks in self._rounds(keys, events):
+            replies = await run_all(self._client, self._calls(keys, chunks), self._then())
+            self._settle(replies, chunks, duplicates)
         return _accepted(events, duplicates)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import structlog
@@ -53,6 +54,7 @@ log = structlog.get_logger(__name__)
 
 PROMOTE_AT_ONCE = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_REMEMBERED_BYTES = 2_000  # parsing a profile takes longer than all else that is done for a short event
 
 
 class _Event(NamedTuple):
@@ -162,7 +164,7 @@ class Router:
     def _plan(self, work: _Work, event: _Event, profile: bytes | None, kind: EventKind, now_ms: int) -> None:
         message = event.message
         try:
-            recipient = parse_recipient(profile).with_inline(event.inline) if profile else event.inline
+            recipient = _profile(profile).with_inline(event.inline) if profile else event.inline
         except InvalidRecipient as error:
             self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", event.type)
             return
@@ -318,13 +320,23 @@ class Router:
             task.cancel()
 
 
+def _profile(stored: bytes) -> Recipient:
+    """Raises InvalidRecipient."""
+    return _remembered(stored) if len(stored) <= _REMEMBERED_BYTES else parse_recipient(stored)
+
+
+@lru_cache(maxsize=4_096)
+def _remembered(stored: bytes) -> Recipient:
+    return parse_recipient(stored)
+
+
 def _parse(message: Message) -> _Event:
     """Raises MalformedEntry or InvalidInput."""
     if is_dead_letter(message.fields):
         failure, message.fields = split(message.fields)
         message.attempts, message.first_ms = failure.attempts, failure.first_ms
     version, to, event = values(message.fields, EVENT_FIELDS)
-    if checked := Checked.of(version):
+    if checked := Checked.of(version, event):
         return _Event(message, checked.id, checked.type, 0, int(checked.expires_ms or 0), parse_to(to), event)
     if len(event) > MAX_EVENT_BYTES:
         raise InvalidEvent("event", f"has {len(event)} bytes as JSON; the limit is {MAX_EVENT_BYTES}")

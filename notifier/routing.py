@@ -35,18 +35,21 @@ def route(
         return Route((), [Skip(name, "expired") for name in kind.channels])
     deliveries: list[tuple[str, Address]] = []
     skips = []
+    may_mute = bool(recipient.preferences) and not kind.mandatory
     for name in kind.channels:
-        if not kind.mandatory and not wants(recipient, kind.category, name):
+        if may_mute and not wants(recipient, kind.category, name):
             skips.append(Skip(name, "muted"))
             continue
         addresses = channels[name].addresses(recipient)
-        if not addresses:
+        if len(addresses) == 1:
+            deliveries.append((name, addresses[0]))
+        elif addresses:
+            by_key: dict[str, Address] = {}
+            for address in addresses:  # the same device given twice is one device
+                by_key.setdefault(address.key, address)
+            deliveries += [(name, address) for address in by_key.values()]
+        else:
             skips.append(Skip(name, "no_address"))
-        seen = set()
-        for address in addresses:
-            if address.key not in seen:  # the same device given twice is one device
-                seen.add(address.key)
-                deliveries.append((name, address))
     return Route(deliveries, skips)
 
 
@@ -62,11 +65,8 @@ def wants(recipient: Recipient, category: str, channel: str) -> bool:
 
 def view(recipient: Recipient) -> str:
     """The recipient as templates see them, in the form of `to`: no address, no preference."""
-    seen = {
-        name: value
-        for name in ("name", "locale", "time_zone")
-        if (value := getattr(recipient, name)) is not None
-    }
-    if not seen and not recipient.id.startswith("{"):
+    name, locale, time_zone = recipient.name, recipient.locale, recipient.time_zone
+    if name is locale is time_zone is None and recipient.id[0] != "{":
         return recipient.id
-    return json.dumps({"id": recipient.id, **seen}, ensure_ascii=False)
+    seen = {"id": recipient.id, "name": name, "locale": locale, "time_zone": time_zone}
+    return json.dumps({key: value for key, value in seen.items() if value is not None}, ensure_ascii=False)

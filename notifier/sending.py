@@ -58,6 +58,7 @@ class Sender:
         self.breaker = Breaker(changed=self._breaker_changed)
         self._queue = queue
         self._channel = channel
+        self._blocks = bool(channel.blocks)
         self._render = render
         self._timeout = timeout.total_seconds()
         # One task looks at all sends that are under way, because a timer for each costs more than a send
@@ -102,33 +103,25 @@ class Sender:
                 await partition.wait_until_ours()
             expires = message.entry.expires_ms
             expired = expires and int(expires) <= partition.server_ms()
-            if partition.state not in ACTIVE or expired:
+            if expired or partition.state not in ACTIVE:
                 if is_probe:
                     self.breaker.abandoned()
                 return EXPIRED if expired else None
-            partition.running += 1
-            try:
-                outcome = await self._send(runner, message)
-            finally:
-                partition.running -= 1
-                if not partition.running and partition in self._stopped:
-                    self._stopped[partition].set()
-            if isinstance(outcome, Unrenderable):  # which says nothing of the provider
-                if is_probe:
-                    self.breaker.abandoned()
-                return outcome
-            if not isinstance(outcome, ChannelUnavailable):
-                if self.breaker.is_open:
-                    self.breaker.worked()
-                return outcome
-            self._unavailable(outcome)
+            outcome = await self._send(runner, partition, message)
+            if isinstance(outcome, ChannelUnavailable):
+                self._unavailable(outcome)
+                continue
+            if self.breaker.is_open:
+                self._answered(outcome, is_probe=is_probe)
+            return outcome
 
-    async def _send(self, runner: Runner, message: Message) -> Sent | DeliveryError:
+    async def _send(self, runner: Runner, partition: Partition, message: Message) -> Sent | DeliveryError:
+        partition.running += 1
         runner.began = time.monotonic()
         try:
-            delivery = _delivery(self._channel.name, message)
+            delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
             content = _NOTHING
-            if self._channel.blocks:
+            if self._blocks:
                 content = self._render(self._channel.name, delivery.event, delivery.recipient)
             sent = await self._channel.send(delivery, content)
             if not isinstance(sent, Sent):
@@ -147,6 +140,9 @@ class Sender:
             if runner.is_overdue:  # the channel answered in the same moment, or swallowed it
                 runner.is_overdue = False
                 runner.task.uncancel()
+            partition.running -= 1
+            if not partition.running and partition in self._stopped:
+                self._stopped[partition].set()
 
     def _raised(
         self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
@@ -162,6 +158,12 @@ class Sender:
                 raise error
         log.error("channel_raised", exc_info=error, **about(self._queue, message))
         return TransientFailure(f"{type(error).__name__}: {error}")
+
+    def _answered(self, outcome: Sent | DeliveryError, *, is_probe: bool) -> None:
+        if not isinstance(outcome, Unrenderable):
+            self.breaker.worked()
+        elif is_probe:  # which says nothing of the provider
+            self.breaker.abandoned()
 
     def _unavailable(self, outcome: ChannelUnavailable) -> None:
         metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
@@ -189,11 +191,3 @@ def about(queue: str, message: Message) -> dict[str, str | int]:
         "recipient": redacted(entry.recipient),
         "attempt": message.attempts + 1,
     }
-
-
-def _delivery(channel: str, message: Message) -> Delivery:
-    event, event_id, kind, _, to, key, address, accepted, _ = message.entry
-    return Delivery(
-        channel, event_id.decode(), kind.decode(), event, to, key.decode(), address.decode(),
-        int(accepted), message.attempts + 1,
-    )  # fmt: skip

@@ -91,9 +91,7 @@ class Evidence:
         for person in self._people:
             for channel in self._channels:
                 for address in channel.addresses(person):
-                    delivery = Delivery(
-                        channel.name, event_id, "", b"", person.id.encode(), address.key, "", 0, 1
-                    )
+                    delivery = Delivery.of(channel.name, event_id=event_id, to=person.id, key=address.key)
                     place = _place(person, channel.name, address.value)
                     self._keys[delivery.id] = Key(name, person.id, channel.name), place
 

@@ -44,7 +44,14 @@ CONTENT = {"subject": "Ada liked your photo", "body": "<p>Hello</p>", "text": "H
 
 def delivery(to: str = "bob@example.com", *, name: str | None = "Bob", event_id: str = "e1") -> Delivery:
     recipient = Recipient(id="bob", name=name)
-    return Delivery("email", event_id, "like", b"{}", encode_recipient(recipient), to.lower(), to, 0, 1)
+    return Delivery.of(
+        "email",
+        event_id=event_id,
+        event_type="like",
+        to=encode_recipient(recipient).decode(),
+        key=to.lower(),
+        address=to,
+    )
 
 
 @asynccontextmanager

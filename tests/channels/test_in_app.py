@@ -12,7 +12,10 @@ from notifier.event import Recipient, parse_event
 def delivery(**fields: object) -> Delivery:
     event = parse_event({"id": "e1", "type": "like", "recipient": "bo", **fields})
     body, [to] = event.encode()
-    return Delivery("in_app", event.id, event.type, body, to, "inbox", "", 1_700_000_000_000, 1)
+    return Delivery.of(
+        "in_app", event=body, event_id=event.id, event_type=event.type, to=to.decode(), key="inbox",
+        accepted_ms=1_700_000_000_000,
+    )  # fmt: skip
 
 
 def test_everybody_has_one_inbox() -> None:

@@ -43,9 +43,10 @@ CONTENT = {"title": "Ada liked your photo", "body": "See who else did", "url": "
 
 
 def delivery(device: WebPushDevice, *, event_id: str = "e1", event: bytes = b'{"type":"like"}') -> Delivery:
-    return Delivery(
-        "push", event_id, "like", event, b"bob", device_key(device), device.model_dump_json(), 0, 1
-    )
+    return Delivery.of(
+        "push", event=event, event_id=event_id, event_type="like", to="bob", key=device_key(device),
+        address=device.model_dump_json(),
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -547,7 +548,10 @@ async def test_a_device_that_can_not_be_read_is_a_permanent_failure() -> None:
     async with push() as channel:
         for value in ("{}", "not JSON", '{"kind":"apns","token":"' + "ab" * 32 + '"}'):
             with pytest.raises(PermanentFailure):
-                await channel.send(Delivery("push", "e", "like", b"{}", b"bob", "k", value, 0, 1), CONTENT)
+                await channel.send(
+                    Delivery.of("push", event_id="e", event_type="like", to="bob", key="k", address=value),
+                    CONTENT,
+                )
 
 
 # An independent peer -------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from notifier.local.broker import free_port
 
 def delivery() -> Delivery:
     event = b'{"id":"e1","type":"like","occurred_at":"2026-01-31T12:00:00Z"}'
-    return Delivery("webhook", "e1", "like", event, b"ada", "room", "", 0, 1)
+    return Delivery.of("webhook", event=event, event_id="e1", event_type="like", to="ada", key="room")
 
 
 @asynccontextmanager

@@ -146,4 +146,4 @@ async def test_node_with_the_script_publishes_once(
         assert await publish_from_node(event, event, once=True) == ["accepted for 2", "accepted for 0"]
         assert len(await arrived(inbox, "ada")) == 1
     with redis.Redis.from_url(redis_url) as client:  # the same keys as ours, so both know each other's events
-        assert client.exists(Keys().seen(8, "like-👍", "ada"))
+        assert client.hexists(Keys().seen(8, "like-👍"), "ada")

@@ -240,7 +240,7 @@ def line(event: str, recipient: str = "ada", **fields: object) -> LogLine:
 
 
 def mail(event: str = "like", to: str = "ada@example.com") -> Mail:
-    delivery = Delivery("email", event, "", b"", b"ada", "ada@example.com", "", 0, 1)
+    delivery = Delivery.of("email", event_id=event, to="ada", key="ada@example.com")
     return Mail(to, "", "Somebody likes it", "", "", f"<{delivery.id}@example.com>", datetime.now(UTC), b"")
 
 

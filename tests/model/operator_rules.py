@@ -176,7 +176,7 @@ class RareRules(Accidents):
 
     def _a_dedup_window_ends(self, recipient: str, event_id: int) -> None:
         number = KEYS.partition_of(recipient)
-        self.world.command("DEL", KEYS.seen(number, f"e{event_id}", recipient))
+        self.world.command("HDEL", KEYS.seen(number, f"e{event_id}"), recipient)
         self.models[number].seen.discard((f"e{event_id}", recipient))
 
     def _an_address_is_suppressed_or_used_again(self, recipient: str, channel: str, key: str) -> None:

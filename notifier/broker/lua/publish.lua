@@ -9,7 +9,7 @@
 -- KEYS[4+] seen key of each event
 -- ARGV[1]  backlog limit (entries; 0: none)
 -- ARGV[2]  dedup window (ms; 0: none)
--- ARGV[3+] for each event: due (ms, or empty for now), v, to, event
+-- ARGV[3+] for each event: due (ms, or empty for now), recipient id, v, to, event
 -- Returns for each event 1 (accepted) or 0 (duplicate); or {-1, waiting} when the queue is at its limit,
 -- and then nothing has changed.
 
@@ -33,14 +33,17 @@ local function packed(...)
 end
 
 local results, at, now = {}, 3, nil
-for i = 4, 3 + (#ARGV - 2) / 4 do  -- not #KEYS: in a cluster one more is declared
-  local due, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  at = at + 4
-  if window > 0 and not redis.call('SET', KEYS[i], '', 'NX', 'PX', window) then
+for i = 4, 3 + (#ARGV - 2) / 5 do  -- not #KEYS: in a cluster one more is declared
+  local due, recipient, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  at = at + 5
+  if window > 0 and redis.call('HSETNX', KEYS[i], recipient, '') == 0 then
     -- A write, so that WAITAOF and WAIT behind it cover the first time too, whose answer may have been lost.
-    redis.call('PEXPIRE', KEYS[i], redis.call('PTTL', KEYS[i]))
+    redis.call('HSET', KEYS[i], recipient, '')
     results[i - 3] = 0
   else
+    if window > 0 then
+      redis.call('PEXPIRE', KEYS[i], window)
+    end
     now = now or server_ms()
     if due ~= '' and tonumber(due) > now then
       schedule(KEYS[2], KEYS[3], due, packed('events', 'v', v, 'to', to, 'event', event))
