@@ -12,6 +12,7 @@ partition. What follows the last colon is one of:
     :archived_seen     zset
     :archived_read     zset
     :gone              zset   entry id -> number: the last ids that fell out
+    :changes           stream what changed, for whoever listens; also the name of a sharded channel
 
 An entry stands in exactly one of the six sets, so that counts are their sizes and can't drift. Every
 change is one script and every read is one round trip. Adding costs O(log n), a page of p entries
@@ -19,6 +20,17 @@ O(p + log n), a bulk mark O(m log n) for m entries marked.
 
 An id is added once: a second add changes nothing while the entry is stored, read or archived or not,
 and as long as its id is among the last `limit` that fell out.
+
+Every change adds one record to `:changes`, in the same script, and publishes the record's id on the channel
+of that name. A record's fields are pairs of what happened and to which entry:
+
+    add  <entry id>    was added
+    mark <entry id>    has another state; once for each of up to 50 entries that a bulk mark changed
+    many               a bulk mark changed more
+    gone               the inbox was deleted, and this is the first record of a new stream
+
+What changes nothing leaves no record. The stream keeps the last 200 or some more, until 24 hours after the
+latest. It is a hint where to look, and `notifier.live` reads it; the entries are what counts.
 """
 
 from __future__ import annotations
@@ -32,7 +44,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from notifier.broker.connection import Client
-from notifier.broker.scripts import Call, ask, run, script
+from notifier.broker.scripts import Call, run, script
 from notifier.channel import InboxEntry
 from notifier.errors import InvalidInput
 from notifier.keys import Keys
@@ -122,7 +134,7 @@ def decode_entry(source: bytes) -> InboxEntry:
 def inbox_keys(keys: Keys, recipient_id: str) -> Sequence[str]:
     """Every key that the recipient's inbox can have, all in one slot."""
     prefix = keys.inbox(recipient_id)
-    return [f"{prefix}:{part}" for part in _PARTS]
+    return [f"{prefix}:{part}" for part in (*_PARTS, "changes")]
 
 
 class Inbox:
@@ -207,9 +219,11 @@ class Inbox:
         return _counts(await self._run("inbox_mark_all", recipient_id, (mark, end, *sets)))
 
     async def delete(self, recipient_id: str) -> bool:
-        """Remove the whole inbox, and the memory of what was in it. Whether there was anything."""
-        [removed] = await ask(self._client, ("UNLINK", *inbox_keys(self._keys, recipient_id)))
-        return bool(removed)
+        """Remove the whole inbox, and the memory of what was in it. Whether there was anything.
+
+        What is left for 24 hours is one record that it is gone.
+        """
+        return bool(await self._run("inbox_delete", recipient_id, _PARTS))
 
     async def _run(self, name: str, recipient_id: str, args: Sequence[str | bytes | int]) -> Any:
         return await run(self._client, Call(script(name), [self._keys.inbox(recipient_id)], args))

@@ -15,6 +15,7 @@ Cluster keeps them in one slot:
     {ntf:07}:scheduled:items     hash      number -> the entry to add
     {ntf:07}:seen:<event>        hash      recipient -> nothing: accepted within the dedup window
     {ntf:07}:recipient:<id>      string    profile, JSON
+    {ntf:07}:inbox:<id>:changes stream    what changed in the inbox of late; also a sharded channel
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
     {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
     {ntf:07}:unalerted           hash      <channel> -> dead since the last alert
@@ -22,6 +23,7 @@ Cluster keeps them in one slot:
     ntf:meta                     hash      partitions, wire version
     ntf:workers:<queue>          zset      worker -> seen alive until (ms)
     ntf:alert:<channel>          string    exists for a minute after an alert
+    ntf:device:<digest>          set       ids of the recipients who registered this device
 """
 
 from __future__ import annotations
@@ -130,3 +132,6 @@ class Keys:
 
     def alert(self, channel: str) -> str:
         return f"{self.namespace}:alert:{channel}"
+
+    def device(self, digest: str) -> str:
+        return f"{self.namespace}:device:{digest}"

@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 
 from notifier.broker.connection import connect
-from notifier.broker.scripts import Call, run, script
+from notifier.broker.scripts import Call, ask, run, script
 from notifier.channel import InboxEntry
 from notifier.errors import BrokerFull, BrokerUnavailable, InvalidInput
 from notifier.inbox import Counts, Inbox, StoredEntry, decode_entry, encode_entry, inbox_keys
@@ -95,6 +95,12 @@ async def assert_consistent(client: redis.asyncio.Redis, recipient: str) -> None
         _, seen, read, archived = states[entry_id.encode()].split()
         level = "read" if read != b"0" else "seen" if seen != b"0" else "unseen"
         assert name == ("archived_" if archived != b"0" else "") + level
+
+
+async def changes(client: redis.asyncio.Redis, recipient: str) -> list[list[str]]:
+    """The fields of the records, oldest first."""
+    [records] = await ask(client, ("XRANGE", f"{KEYS.inbox(recipient)}:changes", "-", "+"))
+    return [[word.decode() for word in fields] for _, fields in records]
 
 
 async def test_an_entry_comes_back_as_it_was_added(inbox: Inbox) -> None:
@@ -345,7 +351,7 @@ async def test_inboxes_of_ids_that_look_like_keys_stay_apart(inbox: Inbox) -> No
         assert await ids(inbox, recipient) == [f"for {recipient}"]
 
 
-async def test_deleting_an_inbox_leaves_nothing_of_it(client: redis.asyncio.Redis) -> None:
+async def test_deleting_an_inbox_leaves_only_the_word_that_it_is_gone(client: redis.asyncio.Redis) -> None:
     small = Inbox(client, KEYS, limit=4)
     await fill(small, "bo", 8)
     await small.add("ada", entry("a"))
@@ -353,9 +359,64 @@ async def test_deleting_an_inbox_leaves_nothing_of_it(client: redis.asyncio.Redi
         await small.mark("bo", entry_id, mark)  # type: ignore[arg-type]
     assert await small.delete("bo")
     assert not await small.delete("bo")
-    assert set(await client.keys("*")) <= {key.encode() for key in inbox_keys(KEYS, "ada")}
+    left = set(await client.keys("*")) - {key.encode() for key in inbox_keys(KEYS, "ada")}
+    assert left == {f"{KEYS.inbox('bo')}:changes".encode()}
+    assert await changes(client, "bo") == [["gone", ""]]
     assert (await small.list("bo")).entries == ()
     assert await ids(small, "ada") == ["a"]
+
+
+async def test_every_change_leaves_one_record_and_nothing_else_does(
+    client: redis.asyncio.Redis, inbox: Inbox
+) -> None:
+    await fill(inbox, "bo", 3)
+    await inbox.add("bo", entry("e0"))
+    for mark in ("seen", "seen", "read", "read", "unread"):
+        await inbox.mark("bo", "e1", mark)  # type: ignore[arg-type]
+    await inbox.mark("bo", "nothing", "read")
+    for _ in range(2):
+        await inbox.mark_all("bo", "seen")
+    await inbox.counts("bo")
+    await inbox.list("bo")
+    assert await changes(client, "bo") == [
+        ["add", "e0"],
+        ["add", "e1"],
+        ["add", "e2"],
+        ["mark", "e1"],
+        ["mark", "e1"],
+        ["mark", "e1"],
+        ["mark", "e0", "mark", "e2"],
+    ]
+
+
+async def test_of_a_bulk_mark_of_many_only_that_is_written_down(
+    client: redis.asyncio.Redis, inbox: Inbox
+) -> None:
+    await fill(inbox, "bo", 51)
+    await inbox.mark_all("bo", "seen")
+    await inbox.mark_all("bo", "read", until_ms=1_049)
+    last_two = (await changes(client, "bo"))[-2:]
+    assert last_two[0] == ["many", ""]
+    assert last_two[1] == [word for i in range(50) for word in ("mark", f"e{i}")]
+
+
+async def test_the_records_are_bounded_and_end_with_disuse(client: redis.asyncio.Redis, inbox: Inbox) -> None:
+    await fill(inbox, "bo", 1_000)
+    key = f"{KEYS.inbox('bo')}:changes"
+    assert 200 <= await client.xlen(key) <= 300
+    assert 86_390 <= await client.ttl(key) <= 86_400
+
+
+async def test_who_may_not_publish_on_the_channel_may_still_change_the_inbox(
+    client: redis.asyncio.Redis, url: str
+) -> None:
+    await client.acl_setuser(
+        "quiet", enabled=True, passwords=["+geheim"], keys=["*"], commands=["+@all"], reset_channels=True
+    )
+    async with connect(url.replace("://", "://quiet:geheim@")) as quiet:
+        assert await Inbox(quiet, KEYS).add("bo", entry("a"))
+    assert await changes(client, "bo") == [["add", "a"]]
+    await client.acl_deluser("quiet")
 
 
 async def test_two_clients_that_add_and_mark_at_once_keep_the_counts_right(url: str) -> None:

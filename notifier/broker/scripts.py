@@ -1,8 +1,8 @@
 """The Lua scripts, loaded from `lua/` by name, and how they are called.
 
-A file may hold lines `-- include NAME`; each is replaced by `lua/includes/NAME.lua`. Calls go out
-as EVALSHA, many of them in one round trip; what a server does not know yet is sent again as EVAL, from
-which it learns the script.
+A file may hold lines `-- include NAME`; each is replaced by `lua/includes/NAME.lua`, which may hold such
+lines too. Calls go out as EVALSHA, many of them in one round trip; what a server does not know yet is sent
+again as EVAL, from which it learns the script.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """The script `lua/<name>.lua`, with its includes."""
-    folder = files("notifier.broker") / "lua"
-    source = re.sub(
+    source = _source(f"{name}.lua")
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own name for it
+
+
+def _source(file: str) -> str:
+    return re.sub(
         r"^-- include (\w+)$",
-        lambda match: (folder / "includes" / f"{match[1]}.lua").read_text().rstrip(),
-        (folder / f"{name}.lua").read_text(),
+        lambda match: _source(f"includes/{match[1]}.lua").rstrip(),
+        (files("notifier.broker") / "lua" / file).read_text(),
         flags=re.MULTILINE,
     )
-    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own name for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,14 @@
 -- Returns the counts {unseen, seen but not read, read}, or nil when the id is unknown.
 
 -- include fence
+-- include inbox_changed
 -- include inbox_mark
 -- include inbox_counts
 
-return inbox_mark(KEYS[1], ARGV[1], ARGV[2], string.format('%d', server_ms())) and inbox_counts(KEYS[1])
+local changed = inbox_mark(KEYS[1], ARGV[1], ARGV[2], string.format('%d', server_ms()))
+if changed == nil then
+  return false
+elseif changed then
+  inbox_changed(KEYS[1], 'mark', ARGV[1])
+end
+return inbox_counts(KEYS[1])

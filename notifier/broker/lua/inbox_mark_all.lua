@@ -6,13 +6,29 @@
 -- Returns the counts {unseen, seen but not read, read}.
 
 -- include fence
+-- include inbox_changed
 -- include inbox_mark
 -- include inbox_counts
 
-local now = string.format('%d', server_ms())
+-- Of more than this many it is only written down that there were many: who listens loads the inbox again.
+local most_named = 50
+
+local now, marked, named = string.format('%d', server_ms()), 0, {}
 for i = 3, #ARGV do
   for _, member in ipairs(redis.call('ZRANGE', KEYS[1] .. ':' .. ARGV[i], '-', ARGV[2], 'BYLEX')) do
-    inbox_mark(KEYS[1], string.sub(member, 16), ARGV[1], now)
+    local id = string.sub(member, 16)
+    if inbox_mark(KEYS[1], id, ARGV[1], now) then
+      marked = marked + 1
+      if marked <= most_named then
+        named[#named + 1] = 'mark'
+        named[#named + 1] = id
+      end
+    end
   end
+end
+if marked > most_named then
+  inbox_changed(KEYS[1], 'many', '')
+elseif marked > 0 then
+  inbox_changed(KEYS[1], unpack(named))
 end
 return inbox_counts(KEYS[1])

@@ -1,3 +1,5 @@
+-- include inbox_changed
+
 -- Adds an unseen entry to the inbox whose keys begin with `prefix`; `notifier.inbox` has the schema.
 -- 1: added. 0: the id is stored already, or is among the last `limit` ids that fell out.
 -- Beyond `limit` entries the oldest fall out, at most 100 a call, so that a limit that was lowered
@@ -27,5 +29,6 @@ local function inbox_add(prefix, id, created_ms, json, limit)
     redis.call('ZADD', gone, last + 1, out)
     redis.call('ZREMRANGEBYRANK', gone, 0, -limit - 1)
   end
+  inbox_changed(prefix, 'add', id)
   return 1
 end

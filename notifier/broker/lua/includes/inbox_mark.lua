@@ -1,10 +1,10 @@
--- Puts one mark on one entry and moves it to the set of its new state. False when the id is unknown.
--- `now` is in ms, as a string of digits. A mark that the entry has already keeps its first time: only a
--- change of set is written.
+-- Puts one mark on one entry and moves it to the set of its new state. Returns nil when the id is unknown,
+-- true when something changed, false when it has the mark already: it keeps its first time.
+-- `now` is in ms, as a string of digits.
 local function inbox_mark(prefix, id, mark, now)
   local state = redis.call('HGET', prefix .. ':states', id)
   if not state then
-    return false
+    return nil
   end
   local function set_of(seen, read, archived)
     local level = read ~= '0' and 'read' or seen ~= '0' and 'seen' or 'unseen'
@@ -27,11 +27,12 @@ local function inbox_mark(prefix, id, mark, now)
   end
 
   local after = set_of(seen, read, archived)
-  if after ~= before then
-    local member = string.format('%015d', created) .. id
-    redis.call('ZREM', before, member)
-    redis.call('ZADD', after, 0, member)
-    redis.call('HSET', prefix .. ':states', id, table.concat({created, seen, read, archived}, ' '))
+  if after == before then
+    return false
   end
+  local member = string.format('%015d', created) .. id
+  redis.call('ZREM', before, member)
+  redis.call('ZADD', after, 0, member)
+  redis.call('HSET', prefix .. ':states', id, table.concat({created, seen, read, archived}, ' '))
   return true
 end
