@@ -75,9 +75,9 @@ class Settings(BaseModel):
     inbox_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
 
     # What the HTTP API reads; `notifier.api.access` and `notifier.api.app` say what their texts mean.
-    api_keys: SecretStr = SecretStr("")
+    api_keys: SecretStr | None = None
     api_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    token_keys: SecretStr = SecretStr("")
+    token_keys: SecretStr | None = None
     token_audience: Annotated[str, Field(min_length=1, max_length=200)] = "notifier"
     cors_origins: Words = ()
     metrics_open: bool = False

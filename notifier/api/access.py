@@ -22,6 +22,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
 
 from notifier.api.problems import Problem
 from notifier.errors import ConfigurationError, InvalidRecipient
@@ -29,6 +30,7 @@ from notifier.event import parse_to
 from notifier.settings import Settings
 
 Scope = Literal["publish", "recipients", "operate"]
+_Credentials = HTTPAuthorizationCredentials | None
 
 SHORTEST_SECRET: Final = 16
 LONGEST_LIFETIME: Final = timedelta(hours=24)
@@ -174,13 +176,23 @@ class Access:
 
     keys: ApiKeys
     tokens: TokenKeys
+    metrics_open: bool = False
+
+    def check(self, scope: Scope, given: _Credentials) -> None:
+        """Raises Problem: 401 without a known key, 403 when it has another scope."""
+        scopes = self.keys.scopes(_given(given))
+        if not scopes:
+            raise _unauthorized("the key is not known")
+        if scope not in scopes:
+            raise Problem(403, f"this takes a key of the scope {scope}")
 
 
 def open_access(settings: Settings) -> Access:
     """Raises ConfigurationError when a key can't be used, or there is none at all."""
     access = Access(
-        ApiKeys(settings.api_keys.get_secret_value()),
-        TokenKeys(settings.token_keys.get_secret_value(), settings.token_audience),
+        ApiKeys(_text(settings.api_keys)),
+        TokenKeys(_text(settings.token_keys), settings.token_audience),
+        settings.metrics_open,
     )
     if not access.keys and not access.tokens:
         raise ConfigurationError(
@@ -189,8 +201,17 @@ def open_access(settings: Settings) -> Access:
     return access
 
 
+def _text(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
 def _unauthorized(detail: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _access(request: Request) -> Access:
+    access: Access = request.app.state.access
+    return access
 
 
 _api_key = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="A secret of `NOTIFIER_API_KEYS`")
@@ -200,7 +221,6 @@ _token = HTTPBearer(
     bearerFormat="JWT",
     description="`sub` is the recipient's id; `aud` and `exp` are needed; HS256 or EdDSA",
 )
-_Credentials = HTTPAuthorizationCredentials | None
 
 
 def _given(credentials: _Credentials) -> str:
@@ -211,29 +231,29 @@ def _given(credentials: _Credentials) -> str:
 
 def _scoped(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
     async def check(request: Request, given: Annotated[_Credentials, Depends(_api_key)]) -> None:
-        access: Access = request.app.state.access
-        scopes = access.keys.scopes(_given(given))
-        if not scopes:
-            raise _unauthorized("the key is not known")
-        if scope not in scopes:
-            raise Problem(403, f"this takes a key of the scope {scope}")
+        _access(request).check(scope, given)
 
     return check
 
 
+async def _metrics(request: Request, given: Annotated[_Credentials, Depends(_api_key)]) -> None:
+    access = _access(request)
+    if not access.metrics_open:
+        access.check("operate", given)
+
+
 async def _user(request: Request, given: Annotated[_Credentials, Depends(_token)]) -> str:
-    access: Access = request.app.state.access
-    return access.tokens.recipient(_given(given))
+    return _access(request).tokens.recipient(_given(given))
 
 
 async def _tokens(request: Request) -> TokenKeys:
-    access: Access = request.app.state.access
-    return access.tokens
+    return _access(request).tokens
 
 
 Publishes = Depends(_scoped("publish"))
 ManagesRecipients = Depends(_scoped("recipients"))
 Operates = Depends(_scoped("operate"))
+SeesMetrics = Depends(_metrics)
 """For `APIRouter(dependencies=[…])`."""
 
 User = Annotated[str, Depends(_user)]

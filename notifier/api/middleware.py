@@ -7,29 +7,41 @@ and in every problem.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from notifier.api import problems
+from notifier.api.bodies import Body, limited
 from notifier.event import uuid7
 
 log = structlog.get_logger(__name__)
 
+REQUESTS: Final = Counter(
+    "notifier_http_requests_total", "Requests that were answered.", ["method", "route", "status"]
+)
+SECONDS: Final = Histogram(
+    "notifier_http_request_seconds",
+    "From the head of a request to the head of its answer.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
-_HEADERS: Final[Mapping[str, str]] = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 """Set where the route has not set its own."""
 
 
-def request_id(headers: list[tuple[bytes, bytes]]) -> str:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's id if it is fit to be logged, or a new one."""
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
@@ -38,7 +50,7 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 class Requests:
-    """Outermost: gives the request its id, and answers what nobody else has answered."""
+    """Outermost: gives the request its id, counts it, and answers what nobody else has answered."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,25 +59,49 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started = time.perf_counter()
         scope["request_id"] = request_id(scope["headers"])
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        started = False
+        body = limited(scope, receive)
+        is_answered = False
 
-        async def send_with_headers(message: Message) -> None:
-            nonlocal started
+        async def answer(message: Message) -> None:
+            nonlocal is_answered
             if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = scope["request_id"]
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
+                is_answered = True
+                _add_headers(message, scope, body)
+                _count(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, body, answer)
         except Exception as error:
-            log.exception("request_failed", method=scope["method"])
-            if started:  # too late for an answer: the server cuts the connection
+            log.exception("request_failed", method=scope["method"], route=_route(scope))
+            if is_answered:  # too late for another answer: the server cuts the connection
                 raise
             response = problems.answer(problems.problem_of(error), scope["request_id"])
-            await response(scope, receive, send_with_headers)
+            await response(scope, receive, answer)
+
+
+def _add_headers(message: Message, scope: Scope, body: Body) -> None:
+    headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+    there = {name.lower() for name, _ in headers}
+    headers += [header for header in _HEADERS if header[0] not in there]
+    headers.append((b"x-request-id", scope["request_id"].encode()))
+    if not body.is_asked_for and any(name == b"expect" for name, _ in scope["headers"]):
+        # The client waits for leave to send its body, and its next request would be taken for it.
+        headers.append((b"connection", b"close"))
+    message["headers"] = headers
+
+
+def _route(scope: Scope) -> str:
+    """The path as it was declared: what a client sends may hold a recipient's id."""
+    return getattr(scope.get("route"), "path_format", "none")
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    route = _route(scope)
+    REQUESTS.labels(scope["method"], route, status).inc()
+    SECONDS.labels(route).observe(seconds)
+    if status >= 500:
+        log.warning("request_not_served", method=scope["method"], route=route, status=status)

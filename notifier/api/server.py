@@ -1,4 +1,4 @@
-"""The HTTP server around the application: uvicorn, with our signals and our end.
+"""The HTTP server around the application: uvicorn, with our signals, limits and end.
 
 At the end nobody new is let in; responses without end are told to end (`Shared.stopping`); what is being
 answered is answered; then the application disconnects.
@@ -6,18 +6,28 @@ answered is answered; then the application disconnects.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from notifier.api.connection import Connection, Limits
 from notifier.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
 
 KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep theirs, so that they close first
 DRAIN: Final = 25  # seconds: less than the 30 that Kubernetes and others wait before SIGKILL
+_FILES_BESIDE: Final = 256  # what else has a file descriptor: the broker's connections, logs, libraries
+_TICKS: Final = 10  # of a tenth of a second
 
 
 class Server(uvicorn.Server):
@@ -27,8 +37,17 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection) and connection.is_overdue(now):
+                    connection.transport.abort()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.shared.stopping.set()  # type: ignore[union-attr]
+        app: Any = self.config.app
+        app.state.shared.stopping.set()
         await super().shutdown(sockets)
 
 
@@ -41,12 +60,28 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"{host}:{port}", error.strerror or str(error)) from None
 
 
+def allow_connections(wanted: int) -> int:
+    """Raises this process's limit of open files as far as it may; how many connections that allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _FILES_BESIDE
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    allowed = max(1, needed - _FILES_BESIDE)
+    if allowed < wanted:
+        log.warning("api_connections_limited", connections=allowed, open_files=hard)
+    return allowed
+
+
 @contextlib.asynccontextmanager
-async def prepared(app: FastAPI) -> AsyncIterator[Server]:
+async def prepared(app: FastAPI, limits: Limits) -> AsyncIterator[Server]:
     """A server whose application is connected. Raises what the lifespan raises."""
+    # It warns of every request that can't be read, which anybody can send.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=partial(Connection, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",  # opened here, so that its errors reach the caller as they are
         log_config=None,

@@ -36,14 +36,16 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
     import structlog
 
     from notifier.api.app import create_app
-    from notifier.api.server import listen, prepared
+    from notifier.api.connection import Limits
+    from notifier.api.server import allow_connections, listen, prepared
     from notifier.bootstrap import settle_memory
 
     log = structlog.get_logger("notifier.cli.api")
     app = create_app(settings, os.environ)
     settle_memory()
+    limits = Limits(connections=allow_connections(settings.api_connections))
     with listen(host, port) as listening:
-        async with prepared(app) as server:
+        async with prepared(app, limits) as server:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, _stop, server, number)
             log.info("api_started", host=host, port=listening.getsockname()[1])

@@ -15,10 +15,12 @@ from fastapi import FastAPI
 
 from notifier.api.access import Access
 from notifier.api.app import create_app
+from notifier.api.connection import Limits
 from notifier.api.server import Server, listen, prepared
 from notifier.settings import load
 
 PUBLISH, RECIPIENTS, OPERATE = "p" * 32, "r" * 32, "o" * 32
+LIMITS = Limits()
 TOKEN_KEY = bytes(range(32))
 
 ENVIRON = {
@@ -58,13 +60,13 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, **environ: str) -> AsyncIterator[Api]:
+async def serving(redis_url: str, limits: Limits = LIMITS, **environ: str) -> AsyncIterator[Api]:
     """The API with these settings, until the block ends; then it stops as at SIGTERM."""
     given = {"NOTIFIER_REDIS_URL": redis_url, **ENVIRON, **environ}
     app = create_app(load(given), given)
     with listen("127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with prepared(app) as server, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with prepared(app, limits) as server, httpx.AsyncClient(base_url=url, timeout=20) as client:
             running = asyncio.create_task(server.serve([listening]))
             try:
                 yield Api(app, server, url, client)
