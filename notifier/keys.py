@@ -18,6 +18,7 @@ Cluster keeps them in one slot:
     {ntf:07}:inbox:<id>:changes stream    what changed in the inbox of late; also a sharded channel
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
     {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
+    {ntf:07}:idempotency:<digest>  string  the answer to a request with an Idempotency-Key, for a day
     {ntf:07}:unalerted           hash      <channel> -> dead since the last alert
     {ntf:07}:absent                        never exists; see `notifier.broker.dispatch.guarded`
     ntf:meta                     hash      partitions, wire version
@@ -38,7 +39,7 @@ EVENTS = "events"
 """The queue that publishers write to."""
 
 RESERVED = frozenset(
-    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "unalerted", "absent"}
+    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "idempotency", "unalerted", "absent"}
     | {"router", "dead_letters", "all", "api"}
 )
 """Words that can't be the name of a channel: they are keys or roles already."""
@@ -121,6 +122,9 @@ class Keys:
 
     def inbox(self, recipient_id: str) -> str:
         return f"{self.tag(self.partition_of(recipient_id))}:inbox:{recipient_id}"
+
+    def idempotency(self, digest: str) -> str:
+        return f"{self.tag(self.partition_of(digest))}:idempotency:{digest}"
 
     # One of each in the namespace.
 
