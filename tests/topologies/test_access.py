@@ -13,6 +13,8 @@ from notifier.publisher import AsyncPublisher, Publisher
 from tests.support.service import ping
 from tests.support.topologies import clustered, watched
 
+pytestmark = pytest.mark.slow
+
 
 async def _publishes(url: str) -> None:
     with Publisher(url) as publisher:

@@ -15,7 +15,7 @@ from notifier.channel import TransientFailure
 from notifier.publisher import AsyncPublisher, Durability
 from tests.support.channels import ScriptedChannel
 from tests.support.service import Service, address_of
-from tests.support.topologies import Clustered, Server, binaries, clustered, wait
+from tests.support.topologies import Clustered, Server, binary_of, clustered, wait
 from tests.support.waiting import until
 from tests.topologies.conftest import open_on
 from tests.topologies.traffic import PEOPLE, Traffic
@@ -28,10 +28,7 @@ IN_HAND = 60
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clustered]:
     server, options = request.param
-    binary = binaries()[server]
-    if binary is None:
-        pytest.skip(f"{server} is not installed")
-    with clustered(tmp_path / "servers", binary, **options) as topology:
+    with clustered(tmp_path / "servers", binary_of(server), **options) as topology:
         yield topology
 
 

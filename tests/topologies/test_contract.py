@@ -30,6 +30,8 @@ from tests.support.service import Service, address_of, ping
 from tests.support.topologies import Topology
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = [f"u{i}" for i in range(40)]  # spread over all partitions, and so over all nodes
 
 
