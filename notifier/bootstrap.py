@@ -15,7 +15,7 @@ from notifier.channel import Channel
 from notifier.inbox import Inbox
 from notifier.keys import Keys
 from notifier.publisher import AsyncPublisher, Publisher
-from notifier.recipients import Recipients
+from notifier.recipients import Recipients, Suppressions
 from notifier.registry import load_channels
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
@@ -44,6 +44,10 @@ class Runtime:
     @property
     def recipients(self) -> Recipients:
         return Recipients(self.client, self.keys)
+
+    @property
+    def suppressions(self) -> Suppressions:
+        return Suppressions(self.client, self.keys)
 
     @property
     def inbox(self) -> Inbox:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from notifier.event import EventBody, Recipient, parse_body, parse_to
+from notifier.event import Device, EventBody, Recipient, WebPushDevice, parse_body, parse_to
 
 
 class DeliveryError(Exception):
@@ -67,6 +67,18 @@ class Address:
 
     key: str
     value: str
+
+
+def device_secret(device: Device) -> str:
+    """The endpoint or token, which lets whoever knows it push to the device; with its kind."""
+    secret = device.endpoint if isinstance(device, WebPushDevice) else device.token
+    return f"{device.kind}:{secret}"
+
+
+def device_key(device: Device) -> str:
+    """The key of a device's address: its kind, and 12 hex digits that stand for the endpoint or token."""
+    secret = device_secret(device).partition(":")[2]
+    return f"{device.kind}-{hashlib.blake2b(secret.encode(), digest_size=6).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,14 @@ configure. A recipient's devices of other kinds are not addresses.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from channels.push.web_push import WebPushSender
-from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent
-from notifier.event import Device, Recipient, WebPushDevice
+from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent, device_key
+from notifier.event import Device, Recipient
 
 _DEVICE: Final[TypeAdapter[Device]] = TypeAdapter(Device)
 
@@ -78,12 +77,6 @@ class PushChannel:
     async def close(self) -> None:
         for sender in self._senders.values():
             await sender.close()
-
-
-def device_key(device: Device) -> str:
-    """The kind, and 12 hex digits that stand for the endpoint or token, which is a secret."""
-    secret = device.endpoint if isinstance(device, WebPushDevice) else device.token
-    return f"{device.kind}-{hashlib.blake2b(secret.encode(), digest_size=6).hexdigest()}"
 
 
 def open_channel(environ: Mapping[str, str]) -> Channel:

@@ -91,7 +91,7 @@ def show(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
     async def work(runtime: Runtime) -> tuple[dict[str, Any] | None, list[Suppression]]:
         profile = await runtime.recipients.get(recipient_id)
         stored = None if profile is None else profile.model_dump(mode="json", exclude_unset=True)
-        return stored, await runtime.recipients.suppressed(recipient_id)
+        return stored, await runtime.suppressions.of(recipient_id)
 
     profile, suppressed = connected(settings, work)
     rows = [
@@ -157,7 +157,7 @@ def unsuppress(
     settings = read_settings()
 
     async def work(runtime: Runtime) -> bool:
-        return await runtime.recipients.unsuppress(recipient_id, channel, address_key)
+        return await runtime.suppressions.lift(recipient_id, channel, address_key)
 
     was_suppressed = connected(settings, work)
     if as_json:

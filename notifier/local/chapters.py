@@ -188,7 +188,7 @@ def _counted(arrivals: Sequence[Arrival]) -> str:
 
 def _suppressed(stage: Stage, person: story.Person) -> Look:
     async def look() -> Seen | None:
-        found = await stage.runtime.recipients.suppressed(person.id)
+        found = await stage.runtime.suppressions.of(person.id)
         return Seen(f"{found[0].address_key} is suppressed") if found else None
 
     return look

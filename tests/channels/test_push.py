@@ -28,11 +28,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from py_vapid import jwt
 
-from channels.push import PushChannel, device_key, open_channel, payload
+from channels.push import PushChannel, open_channel, payload
 from channels.push.endpoint import check_endpoint, origin_of
 from channels.push.vapid import TOKEN_LIFE, VapidSigner, load_key
 from channels.push.web_push import WebPushSettings, seconds, ttl_seconds
-from notifier.channel import Delivery, InvalidAddress, PermanentFailure, TransientFailure
+from notifier.channel import Delivery, InvalidAddress, PermanentFailure, TransientFailure, device_key
 from notifier.errors import ConfigurationError
 from notifier.event import Recipient, WebPushDevice
 from notifier.local.broker import free_port

@@ -77,9 +77,9 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "broker.reader.DueReader.read": [(f"{q} read_due", scenes.mix) for q in ("events:dlq", "post:dlq")],
     "delivering.Deliveries._parked_lanes": [("post ZMSCORE", scenes.mix)],
     "delivering.Deliveries.due": [("post lanes_due", scenes.mix)],
-    "inbox.Inbox.delete": [("", scenes.administering)],
     "inbox.Inbox._run": [
-        (f"inbox {name}", scenes.administering) for name in ("inbox_add", "inbox_list", "inbox_mark_all")
+        (f"inbox {name}", scenes.administering)
+        for name in ("inbox_add", "inbox_list", "inbox_mark_all", "inbox_delete")
     ],
     "operations.dead_letters.get": [("", scenes.redriving_dead)],
     "operations.dead_letters.count": [("", scenes.redriving_dead)],
@@ -96,12 +96,17 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "publisher.Publisher._publish": [("", scenes.publishing)],
     "publisher.AsyncPublisher._publish": [("", scenes.publishing_async)],
     "publisher.AsyncPublisher._publish#2": [("", scenes.publishing_async), ("", scenes.mix)],  # an alert's
-    "recipients.Recipients.put": [("", scenes.administering)],
-    "recipients.Recipients.profiles": [("", scenes.administering), ("", scenes.mix)],
-    "recipients.Recipients.unsuppress": [("", scenes.administering)],
-    "recipients.Recipients.delete": [("", scenes.administering)],
-    "recipients.Recipients._unschedule": [("", scenes.administering)],
-    "recipients.Recipients._suppressed_fields": [("", scenes.administering)],
+    "recipients.owners.Owners.claim": [("", scenes.administering)],
+    "recipients.owners.Owners.lost": [("", scenes.administering)],
+    "recipients.owners.Owners.release": [("", scenes.administering)],
+    "recipients.store.Recipients._store": [("", scenes.administering)],
+    "recipients.store.Recipients._unschedule": [("", scenes.administering)],
+    "recipients.store.Recipients.profiles": [("", scenes.administering), ("", scenes.mix)],
+    "recipients.suppression.Suppressions._fields": [("", scenes.administering)],
+    "recipients.suppression.Suppressions._remove": [("", scenes.administering)],
+    "recipients.suppression.Suppressions.add": [("", scenes.administering)],
+    "recipients.suppression.Suppressions.among": [("", scenes.administering)],
+    "recipients.suppression.Suppressions.page": [("", scenes.administering)],
     "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
     "router.Router.due": [("events promote", scenes.mix)],

@@ -24,11 +24,12 @@ from notifier.bootstrap import (
     open_worker,
     settle_memory,
 )
-from notifier.channel import Channel, InboxEntry
-from notifier.event import parse_recipient
+from notifier.channel import Channel, InboxEntry, device_key
+from notifier.event import FcmDevice, parse_recipient
 from notifier.operations import queues
 from notifier.operations.dead_letters import Selection, count, find, get
 from notifier.operations.mending import mend_all
+from notifier.recipients import Devices
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
 from tests.support.channels import BoxChannel, LedgerChannel
@@ -131,10 +132,23 @@ async def administer(place: Mapping[str, str], recipient: str) -> None:
     async with open_runtime(_settings(place, {})) as runtime:
         await runtime.recipients.put(parse_recipient({"id": recipient, "name": "Ada"}))
         await runtime.recipients.get(recipient)
-        await runtime.recipients.suppressed(recipient)
-        await runtime.recipients.unsuppress(recipient, "post", "email")
+        await _use_device(runtime, recipient)
         await _use_inbox(runtime, recipient)
         await runtime.recipients.delete(recipient)
+
+
+async def _use_device(runtime: Runtime, recipient: str) -> None:
+    """A device changes hands, and is suppressed and used again."""
+    device = FcmDevice(kind="fcm", token="a-token-of-two")
+    devices = Devices(runtime.recipients, runtime.suppressions, CHANNELS)
+    await devices.add("before", device)
+    await devices.add(recipient, device)
+    owners = [name for name in ("before", recipient) if await devices.of(name)]
+    if owners != [recipient]:
+        raise AssertionError(f"{owners} have the device")
+    await runtime.suppressions.add(recipient, "post", device_key(device), "by hand")
+    await runtime.suppressions.page()
+    await runtime.suppressions.delete(recipient)
 
 
 async def _use_inbox(runtime: Runtime, recipient: str) -> None:
