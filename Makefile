@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock clean
+.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -54,6 +54,11 @@ lock: $(READY) ## requirements.lock from pyproject.toml; make lock ARGS=--upgrad
 	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	  --output-file requirements.lock $(ARGS) pyproject.toml
+
+web: ## notifier/web/notifier-inbox.js from web/inbox; takes Node.js, and esbuild from npm
+	@[ -d .peers/node_modules/esbuild ] || npm install --prefix .peers --no-save --no-audit --no-fund \
+	  --no-package-lock --loglevel=error esbuild@0.25.12
+	@node web/build.mjs
 
 clean: ## remove what set-up, tests and builds made, except the data in .notifier
 	@rm -rf .venv .peers .bench build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,33 @@
+// Makes notifier/web/notifier-inbox.js of web/inbox: one module, minified. `make web` runs it.
+import { readFile, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const { build, transform } = createRequire(join(root, ".peers/node_modules/esbuild/"))("esbuild");
+
+const css = {
+  name: "css",
+  setup(plugged) {
+    plugged.onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(await readFile(path, "utf8"), { loader: "css", minify: true, target: "chrome123" });
+      return { contents: code.trim(), loader: "text" };
+    });
+  },
+};
+
+const { outputFiles } = await build({
+  entryPoints: [join(root, "web/inbox/element.js")],
+  bundle: true,
+  write: false,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  charset: "utf8",
+  // What begins with an underscore is ours alone; a list keeps names the same from build to build.
+  mangleProps: /^_[a-z]/i,
+  banner: { js: "/* notifier-inbox, Apache-2.0; made of web/inbox by `make web` */" },
+  plugins: [css],
+});
+await writeFile(process.argv[2] ?? join(root, "notifier/web/notifier-inbox.js"), outputFiles[0].contents);
