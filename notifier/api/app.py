@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from notifier.api import health, problems
+from notifier.api import health, problems, web
 from notifier.api.access import check_origin, open_access
 from notifier.api.middleware import Requests
 from notifier.api.shared import Shared
@@ -17,7 +17,7 @@ from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
-_ROUTERS = (health.router,)
+_ROUTERS = (health.router, web.router)
 
 
 def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
