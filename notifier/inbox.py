@@ -27,7 +27,7 @@ of that name. A record's fields are pairs of what happened and to which entry:
     add  <entry id>    was added
     mark <entry id>    has another state; once for each of up to 50 entries that a bulk mark changed
     many               a bulk mark changed more
-    gone               the inbox was deleted, and this is the first record of a new stream
+    gone               the inbox was deleted, and all records before this one
 
 What changes nothing leaves no record. The stream keeps the last 200 or some more, until 24 hours after the
 latest. It is a hint where to look, and `notifier.live` reads it; the entries are what counts.
@@ -131,6 +131,18 @@ def decode_entry(source: bytes) -> InboxEntry:
     )
 
 
+def decode_state(state: bytes) -> tuple[int | None, int | None, int | None]:
+    """When the entry was seen, read and archived, of a value of `:states`."""
+    _, seen, read, archived = map(int, state.split())
+    return seen or None, read or None, archived or None
+
+
+def decode_counts(sizes: Sequence[int]) -> Counts:
+    """Of how many are unseen, seen but not read, and read."""
+    unseen, seen, read = sizes
+    return Counts(total=unseen + seen + read, unread=unseen + seen, unseen=unseen)
+
+
 def inbox_keys(keys: Keys, recipient_id: str) -> Sequence[str]:
     """Every key that the recipient's inbox can have, all in one slot."""
     prefix = keys.inbox(recipient_id)
@@ -183,18 +195,18 @@ class Inbox:
         sizes, more, *found = await self._run("inbox_list", recipient_id, (page_size, start, *sets))
         rows = list(zip(found[::3], found[1::3], found[2::3], strict=True))
         return Page(
-            entries=tuple(_stored(entry, state) for _, entry, state in rows),
-            counts=_counts(sizes),
+            entries=tuple(StoredEntry(decode_entry(entry), *decode_state(state)) for _, entry, state in rows),
+            counts=decode_counts(sizes),
             after=_cursor_of(rows[-1][0]) if more else None,
         )
 
     async def counts(self, recipient_id: str) -> Counts:
-        return _counts(await self._run("inbox_counts", recipient_id, ()))
+        return decode_counts(await self._run("inbox_counts", recipient_id, ()))
 
     async def mark(self, recipient_id: str, entry_id: str, mark: Mark) -> Counts | None:
         """The new counts, or None when there is no such entry. Marking twice changes nothing."""
         sizes = await self._run("inbox_mark", recipient_id, (entry_id, _known("mark", mark, Mark)))
-        return None if sizes is None else _counts(sizes)
+        return None if sizes is None else decode_counts(sizes)
 
     async def mark_all(
         self,
@@ -216,7 +228,7 @@ class Inbox:
         if until_ms is not None and not 0 <= until_ms <= _MAX_MS:
             raise InvalidInput("until_ms", "is not a time in Unix milliseconds")
         end = "+" if until_ms is None else f"({until_ms + 1:015d}"
-        return _counts(await self._run("inbox_mark_all", recipient_id, (mark, end, *sets)))
+        return decode_counts(await self._run("inbox_mark_all", recipient_id, (mark, end, *sets)))
 
     async def delete(self, recipient_id: str) -> bool:
         """Remove the whole inbox, and the memory of what was in it. Whether there was anything.
@@ -252,13 +264,3 @@ def _member_of(cursor: str) -> bytes:
     if not re.match(rb"[0-9]{15}.", member, re.DOTALL):
         raise InvalidInput("after", "is not a cursor of an earlier page")
     return member
-
-
-def _stored(entry: bytes, state: bytes) -> StoredEntry:
-    _, seen, read, archived = map(int, state.split())
-    return StoredEntry(decode_entry(entry), seen or None, read or None, archived or None)
-
-
-def _counts(sizes: Sequence[int]) -> Counts:
-    unseen, seen, read = sizes
-    return Counts(total=unseen + seen + read, unread=unseen + seen, unseen=unseen)

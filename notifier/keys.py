@@ -15,7 +15,7 @@ Cluster keeps them in one slot:
     {ntf:07}:scheduled:items     hash      number -> the entry to add
     {ntf:07}:seen:<event>        hash      recipient -> nothing: accepted within the dedup window
     {ntf:07}:recipient:<id>      string    profile, JSON
-    {ntf:07}:inbox:<id>:changes stream    what changed in the inbox of late; also a sharded channel
+    {ntf:07}:inbox:<id>:changes  stream    what changed in the inbox of late; also a sharded channel
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
     {ntf:07}:suppressed          hash      <channel>:<lane> -> why this address is not used
     {ntf:07}:idempotency:<digest>  string  the answer to a request with an Idempotency-Key, for a day

@@ -18,6 +18,7 @@ DEAD_LETTERS = Counter("notifier_dead_letters_total", "Deliveries that went to a
 DEAD = Counter("notifier_dead_total", "Deliveries that failed their second try too.", ["queue"])
 PROMOTED = Counter("notifier_promoted_total", "Scheduled entries whose time came.")
 ALERTS = Counter("notifier_alerts_total", "Alerts about dead deliveries that were published.", ["channel"])
+STREAMS = Gauge("notifier_streams", "Clients that listen to an inbox now.")
 BREAKER_OPEN = Gauge("notifier_breaker_open", "1 while the channel's breaker is open.", ["channel"])
 
 _BUCKETS_MS: Final = (10, 50, 100, 500, 1_000, 5_000, 30_000, 60_000, 300_000, 3_600_000)

@@ -12,7 +12,8 @@ for _, part in ipairs(ARGV) do
   removed = removed + redis.call('UNLINK', KEYS[1] .. ':' .. part)
 end
 if removed > 0 then
-  redis.call('UNLINK', KEYS[1] .. ':changes')
+  -- The stream stays, so that ids go on: who knows an earlier one sees that it is gone.
   inbox_changed(KEYS[1], 'gone', '')
+  redis.call('XTRIM', KEYS[1] .. ':changes', 'MAXLEN', 1)
 end
 return removed
