@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from notifier.api import health, problems, web
+from notifier.api import event_schemas, events, health, problems, web
 from notifier.api.access import check_origin, open_access
 from notifier.api.middleware import Requests
 from notifier.api.shared import Shared
@@ -17,7 +18,8 @@ from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
-_ROUTERS = (health.router, web.router)
+_ROUTERS = (health.router, events.router, web.router)
+_COMPONENTS = {**problems.COMPONENTS, **event_schemas.COMPONENTS}
 
 
 def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
@@ -45,7 +47,14 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.openapi = problems.add_schema(app.openapi)  # type: ignore[method-assign]
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = describe()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -58,7 +67,7 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
                 "Last-Event-ID",
                 "X-Request-Id",
             ],
-            expose_headers=["Retry-After", "X-Request-Id"],
+            expose_headers=["Idempotent-Replayed", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(Requests)
     return app

@@ -92,7 +92,8 @@ class _Queues(Collector):
         )
         for state in self._states:
             for name in ("waiting", "in_hand", "parked", "scheduled", "dlq", "dead"):
-                entries.add_metric([state.queue, name], getattr(state, name))
+                if (count := getattr(state, name)) is not None:
+                    entries.add_metric([state.queue, name], count)
             oldest.add_metric([state.queue], (state.oldest_ms or 0) / 1000)
         yield entries
         yield oldest

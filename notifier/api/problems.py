@@ -11,7 +11,7 @@ What a client sent is never repeated at length, and no traceback leaves the proc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ _LONGEST: Final = 500  # characters of a reason or a field: both may quote what 
 
 
 class Problem(HTTPException):
-    """An error as the client sees it. `errors` are pairs of field and reason."""
+    """An error as the client sees it. `errors` are pairs of field and reason; `more` are further members."""
 
     def __init__(
         self,
@@ -39,9 +39,11 @@ class Problem(HTTPException):
         *,
         errors: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(status, detail, headers)
         self.errors = errors
+        self.more = more or {}
 
 
 def title_of(status: int) -> str:
@@ -73,6 +75,7 @@ def body_of(
 def answer(problem: Problem, request_id: str | None) -> Response:
     """The response to a problem."""
     body = body_of(problem.status_code, problem.detail, errors=problem.errors, request_id=request_id)
+    body |= problem.more
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return Response(content, problem.status_code, problem.headers, MEDIA_TYPE)
 
@@ -119,24 +122,26 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handle)
 
 
-SCHEMA: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string", "format": "uri-reference"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "reason"],
-                "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+COMPONENTS: Final[Mapping[str, Any]] = {
+    "Problem": {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "errors": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "reason"],
+                    "properties": {"field": {"type": "string"}, "reason": {"type": "string"}},
+                },
             },
+            "request_id": {"type": "string"},
         },
-        "request_id": {"type": "string"},
-    },
+    }
 }
 
 _EXPLAINED: Final[Mapping[int, str]] = {
@@ -168,14 +173,3 @@ def _response(status: int) -> dict[str, Any]:
     if status in {429, 503}:
         response["headers"] = _RETRY_HEADER
     return response
-
-
-def add_schema(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """The OpenAPI document with the schema that `responses` refers to."""
-
-    def with_schema() -> dict[str, Any]:
-        document = openapi()
-        document.setdefault("components", {}).setdefault("schemas", {})["Problem"] = dict(SCHEMA)
-        return document
-
-    return with_schema
