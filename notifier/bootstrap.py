@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from notifier.broker.scripts import run
 from notifier.channel import Channel
 from notifier.inbox import Inbox
 from notifier.keys import Keys
+from notifier.live import Live, open_live
 from notifier.publisher import AsyncPublisher, Publisher
 from notifier.recipients import Recipients, Suppressions
 from notifier.registry import load_channels
@@ -63,6 +64,17 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         yield Runtime(settings, client, meta.keys(settings.namespace, settings.partitions, reply))
     finally:
         await client.aclose()
+
+
+def open_streams(runtime: Runtime) -> AbstractAsyncContextManager[Live]:
+    """Who listens to inboxes in this process."""
+    settings = runtime.settings
+    return open_live(
+        runtime.client,
+        runtime.keys,
+        limit=settings.streams,
+        limit_of_recipient=settings.streams_per_recipient,
+    )
 
 
 def open_channels(settings: Settings, environ: Mapping[str, str]) -> dict[str, Channel]:

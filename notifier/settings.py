@@ -77,6 +77,8 @@ class Settings(BaseModel):
     # What the HTTP API reads; `notifier.api.access` and `notifier.api.app` say what their texts mean.
     api_keys: SecretStr | None = None
     api_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    streams: Annotated[int, Field(ge=1, le=1_000_000)] = 8_000
+    streams_per_recipient: Annotated[int, Field(ge=1, le=10_000)] = 20
     token_keys: SecretStr | None = None
     token_audience: Annotated[str, Field(min_length=1, max_length=200)] = "notifier"
     cors_origins: Words = ()

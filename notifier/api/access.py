@@ -82,6 +82,14 @@ class _TokenKey:
     key: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A user, until their token expires (Unix seconds)."""
+
+    recipient_id: str
+    expires: float
+
+
 class TokenKeys:
     """The keys of `NOTIFIER_TOKEN_KEYS`: `hs256:<base64>` or `eddsa:<base64 of the public key>`."""
 
@@ -111,8 +119,8 @@ class TokenKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def recipient(self, token: str) -> str:
-        """The recipient's id that a token stands for. Raises Problem (401)."""
+    def holder(self, token: str) -> Holder:
+        """Who holds a token. Raises Problem (401)."""
         if len(token) > _LONGEST_TOKEN:
             raise _unauthorized("the token is too long")
         try:
@@ -129,7 +137,7 @@ class TokenKeys:
         try:
             if not claims["sub"].startswith("{"):
                 parse_to(claims["sub"].encode())
-            return str(claims["sub"])
+            return Holder(str(claims["sub"]), claims["exp"] + _LEEWAY)
         except (InvalidRecipient, UnicodeEncodeError):
             raise _unauthorized("the token's sub is not a recipient's id") from None
 
@@ -242,8 +250,12 @@ async def _metrics(request: Request, given: Annotated[_Credentials, Depends(_api
         access.check("operate", given)
 
 
-async def _user(request: Request, given: Annotated[_Credentials, Depends(_token)]) -> str:
-    return _access(request).tokens.recipient(_given(given))
+async def _holder(request: Request, given: Annotated[_Credentials, Depends(_token)]) -> Holder:
+    return _access(request).tokens.holder(_given(given))
+
+
+async def _user(holder: Annotated[Holder, Depends(_holder)]) -> str:
+    return holder.recipient_id
 
 
 async def _tokens(request: Request) -> TokenKeys:
@@ -258,6 +270,9 @@ SeesMetrics = Depends(_metrics)
 
 User = Annotated[str, Depends(_user)]
 """A route's parameter: the id of the recipient whose token was sent."""
+
+TokenHolder = Annotated[Holder, Depends(_holder)]
+"""The same, and until when."""
 
 Tokens = Annotated[TokenKeys, Depends(_tokens)]
 """A route's parameter: what signs tokens."""

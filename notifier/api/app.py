@@ -9,16 +9,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from notifier.api import event_schemas, events, health, problems, web
+from notifier.api import event_schemas, events, health, inbox, problems, stream, web
 from notifier.api.access import check_origin, open_access
 from notifier.api.middleware import Requests
 from notifier.api.shared import Shared
-from notifier.bootstrap import open_async_publisher, open_channels, open_runtime
+from notifier.bootstrap import open_async_publisher, open_channels, open_runtime, open_streams
 from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
-_ROUTERS = (health.router, events.router, web.router)
+_ROUTERS = (health.router, events.router, inbox.router, stream.router, web.router)
 _COMPONENTS = {**problems.COMPONENTS, **event_schemas.COMPONENTS}
 
 
@@ -31,8 +31,12 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings) as runtime, open_async_publisher(settings) as publisher:
-            app.state.shared = Shared(runtime, publisher, open_channels(settings, environ))
+        async with (
+            open_runtime(settings) as runtime,
+            open_async_publisher(settings) as publisher,
+            open_streams(runtime) as live,
+        ):
+            app.state.shared = Shared(runtime, publisher, open_channels(settings, environ), live)
             yield
 
     app = FastAPI(

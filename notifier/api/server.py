@@ -1,6 +1,6 @@
 """The HTTP server around the application: uvicorn, with our signals, limits and end.
 
-At the end nobody new is let in; responses without end are told to end (`Shared.stopping`); what is being
+At the end nobody new is let in; responses without end are told to end (`Live.stop`); what is being
 answered is answered; then the application disconnects.
 """
 
@@ -48,6 +48,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app
         app.state.shared.stopping.set()
+        app.state.shared.live.stop()
         await super().shutdown(sockets)
 
 

@@ -11,17 +11,19 @@ from fastapi import Depends, Request
 
 from notifier.bootstrap import Runtime
 from notifier.channel import Channel
+from notifier.live import Live
 from notifier.publisher import AsyncPublisher
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """`channels` are not opened: they say which queues there are. `stopping` is set at SIGTERM, before
-    connections are waited for: a response without end must end then."""
+    connections are waited for; `live` is stopped then."""
 
     runtime: Runtime
     publisher: AsyncPublisher
     channels: Mapping[str, Channel]
+    live: Live
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
