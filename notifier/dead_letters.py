@@ -15,6 +15,7 @@ from notifier.channel import DeliveryError, InvalidAddress
 from notifier.keys import Keys
 from notifier.policy import DeadLetter
 from notifier.redaction import without_addresses
+from notifier.traces import What
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Graveyard:
         self._keys = keys
         self._queue = queue
         self._final = final
+        self.trace_as: What = "dead" if final else "dead_lettered"
 
     def commands(
         self, partition: int, event_type: bytes, failure: Failure, fields: Sequence[bytes]

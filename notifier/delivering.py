@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -36,6 +36,7 @@ from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
 from notifier.redaction import without_addresses
 from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, about, error_name
+from notifier.traces import What, delivered, line, places
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +87,8 @@ class Deliveries:
         self._last_chance = asyncio.Lock()
         self._delivered = metrics.DELIVERIES.channel(channel.name)
         self._tells_deliveries = _is_enabled_for_debug()
+        self._traces = consumer.keep_traces_ms > 0
+        self._channel_name = channel.name.encode()
 
     async def run(self) -> None:
         """Runs the runners until cancelled."""
@@ -281,8 +284,20 @@ class Deliveries:
         if outcome is EXPIRED:
             metrics.SKIPPED.labels("expired").inc()
             log.info("delivery_expired", **about(self._consumer.queue, message))
+            self._trace(partition, message, "expired")
         else:
-            self._delivered.observe(partition.server_ms() - int(message.entry.accepted_ms))
+            now_ms = partition.server_ms()
+            self._delivered.observe(now_ms - int(message.entry.accepted_ms))
+            if outcome.answer:
+                self._trace(
+                    partition, message, "delivered", attempt=message.attempts + 1, answer=outcome.answer
+                )
+            elif self._traces:
+                entry = message.entry
+                words = delivered(
+                    entry.id, entry.recipient, now_ms, self._channel_name, entry.key, message.attempts + 1
+                )
+                partition.traced.append(words)
             if self._tells_deliveries:
                 answer = without_addresses(outcome.answer)
                 log.debug("delivered", answer=answer, **about(self._consumer.queue, message))
@@ -315,7 +330,7 @@ class Deliveries:
         self._consumer.commit(partition)
 
     def _failed(self, partition: Partition, lane: Lane, message: Message, failure: DeliveryError) -> None:
-        line = about(self._consumer.queue, message)
+        about_it = about(self._consumer.queue, message)
         message.attempts += 1
         now = partition.server_ms()
         message.first_ms = message.first_ms or now
@@ -324,7 +339,11 @@ class Deliveries:
         if isinstance(decision, Retry):
             delay_ms = int(decision.delay / timedelta(milliseconds=1))
             reason, answer = without_addresses(str(failure)), without_addresses(failure.answer)
-            log.info("delivery_parked", reason=reason, answer=answer, delay_ms=delay_ms, **line)
+            log.info("delivery_parked", reason=reason, answer=answer, delay_ms=delay_ms, **about_it)
+            self._trace(
+                partition, message, "parked",
+                attempt=message.attempts, until_ms=now + delay_ms, reason=reason, answer=answer,
+            )  # fmt: skip
             self._park(partition, lane, message, now + delay_ms)
         else:
             record = Failure(
@@ -356,8 +375,9 @@ class Deliveries:
             field = suppression_field(self._channel.name, rid, key)
             reason = encode_suppression(failure.answer or failure.reason, failure.last_ms)
             commands.append(("HSET", self._keys.suppressed(partition.number), field, reason))
-        line = about(self._consumer.queue, message) | {"attempt": failure.attempts}
-        self._graveyard.tell(failure, **line, suppressed=suppress)
+        about_it = about(self._consumer.queue, message) | {"attempt": failure.attempts}
+        self._graveyard.tell(failure, **about_it, suppressed=suppress)
+        self._trace_failure(partition, message, failure)
         self._take_off(partition, lane, message, commands)
 
     def _bury(self, partition: Partition, message: Message, failure: Failure) -> None:
@@ -365,7 +385,26 @@ class Deliveries:
         kind = message.entry.type
         partition.move(message.id, self._graveyard.commands(partition.number, kind, failure, message.fields))
         self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
+        if kind:
+            self._trace_failure(partition, message, failure)
         self._consumer.commit(partition)
+
+    # What the trace of the event says.
+
+    def _trace(self, partition: Partition, message: Message, what: What, **told: Any) -> None:
+        if self._traces:
+            entry = message.entry
+            where = places([(self._channel.name, entry.key.decode())])
+            words = line(
+                entry.id.decode(), entry.recipient.decode(), partition.server_ms(), what, where, **told
+            )
+            partition.traced.append(words)
+
+    def _trace_failure(self, partition: Partition, message: Message, failure: Failure) -> None:
+        self._trace(
+            partition, message, self._graveyard.trace_as,
+            attempt=failure.attempts, reason=f"{failure.error}: {failure.reason}", answer=failure.answer,
+        )  # fmt: skip
 
 
 def _failure(error: str, reason: str, message: Message, now_ms: int) -> Failure:

@@ -14,6 +14,7 @@ Cluster keeps them in one slot:
     {ntf:07}:scheduled           zset      number -> due (ms)
     {ntf:07}:scheduled:items     hash      number -> the entry to add
     {ntf:07}:seen:<event>        hash      recipient -> nothing: accepted within the dedup window
+    {ntf:07}:trace:<hour>        hash      number of a commit -> what happened; see `notifier.traces`
     {ntf:07}:recipient:<id>      string    profile, JSON
     {ntf:07}:inbox:<id>:changes  stream    what changed in the inbox of late; also a sharded channel
     {ntf:07}:inbox:<id>...       see `notifier.inbox`
@@ -39,8 +40,8 @@ EVENTS = "events"
 """The queue that publishers write to."""
 
 RESERVED = frozenset(
-    {"events", "scheduled", "seen", "recipient", "inbox", "suppressed", "idempotency", "unalerted", "absent"}
-    | {"router", "dead_letters", "all", "api"}
+    {"events", "scheduled", "seen", "trace", "recipient", "inbox", "suppressed", "idempotency", "unalerted"}
+    | {"absent", "router", "dead_letters", "all", "api"}
 )
 """Words that can't be the name of a channel: they are keys or roles already."""
 
@@ -109,6 +110,10 @@ class Keys:
 
     def unalerted(self, partition: int) -> str:
         return f"{self.tag(partition)}:unalerted"
+
+    def traces(self, partition: int, hour: int) -> str:
+        """`hour` is the number of hours since 1970."""
+        return f"{self.tag(partition)}:trace:{hour}"
 
     # One of each for an event, in each partition that has recipients of it.
 

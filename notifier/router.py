@@ -49,11 +49,13 @@ from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
 from notifier.redaction import redacted
 from notifier.routing import Route, Skip, route, view
+from notifier.traces import line, places
 
 log = structlog.get_logger(__name__)
 
 PROMOTE_AT_ONCE = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_NO_TRACES = ("", "", "", "")
 _REMEMBERED_BYTES = 2_000  # parsing a profile takes longer than all else that is done for a short event
 
 
@@ -76,6 +78,8 @@ class _Work:
     partition: Partition
     messages: list[Message] = field(default_factory=list)
     deliveries: list[Argument] = field(default_factory=list)
+    traced: list[bytes] = field(default_factory=list)
+    traces: tuple[Argument, ...] = _NO_TRACES
     step: int = 0
 
 
@@ -118,6 +122,8 @@ class Router:
             if work.messages:
                 partition.steps += 1
                 work.step = partition.steps
+                if work.traced:
+                    work.traces = partition.traces_at(self._consumer.keep_traces_ms, work.traced)
                 works.append(work)
         await self._send(works)
 
@@ -136,11 +142,9 @@ class Router:
                 self._bury(partition, message, type(error).__name__, str(error))
                 continue
             if message.deliveries > MAX_OWNERS:
-                self._bury(partition, message, "Poison", f"outlived {message.deliveries - 1} workers")
+                self._bury(partition, message, "Poison", f"outlived {message.deliveries - 1} workers", event)
             elif event.type not in kinds:
-                self._bury(
-                    partition, message, "UnknownType", f"type: no templates for {event.type}", event.type
-                )
+                self._bury(partition, message, "UnknownType", f"type: no templates for {event.type}", event)
             elif event.deliver_ms > now_ms:
                 item = pack((EVENTS.encode(), *message.fields))
                 partition.move(message.id, [("SCHEDULE", event.deliver_ms, item)])
@@ -150,12 +154,19 @@ class Router:
         return events
 
     def _bury(
-        self, partition: Partition, message: Message, error: str, reason: str, event_type: str = ""
+        self, partition: Partition, message: Message, error: str, reason: str, event: _Event | None = None
     ) -> None:
         now_ms = partition.server_ms()
         failure = Failure(error, reason, "", message.attempts + 1, message.first_ms or now_ms, now_ms)
-        commands = self._graveyard.commands(partition.number, event_type.encode(), failure, message.fields)
+        event_type = event.type.encode() if event else b""
+        commands = self._graveyard.commands(partition.number, event_type, failure, message.fields)
         partition.move(message.id, commands)
+        if event and self._consumer.keep_traces_ms:
+            words = line(
+                event.id, event.inline.id, now_ms, self._graveyard.trace_as, "",
+                attempt=failure.attempts, reason=f"{error}: {reason}",
+            )  # fmt: skip
+            partition.traced.append(words)
         self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
         self._consumer.commit(partition)
 
@@ -166,17 +177,19 @@ class Router:
         try:
             recipient = _profile(profile).with_inline(event.inline) if profile else event.inline
         except InvalidRecipient as error:
-            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", event.type)
+            self._bury(work.partition, message, "InvalidRecipient", f"stored profile: {error}", event)
             return
         try:
             plan = route(recipient, kind, self._channels, expired=0 < event.expires_ms <= now_ms)
             deliveries = self._heads(event, recipient, plan)
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
             log.exception("routing_raised", event_id=event.id, type=event.type)
-            self._bury(work.partition, message, type(error).__name__, str(error), event.type)
+            self._bury(work.partition, message, type(error).__name__, str(error), event)
             return
         for skip in plan.skips:
             self._tell_skip(skip, event)
+        if self._consumer.keep_traces_ms:
+            self._trace(work, event, recipient.id, plan, now_ms)
         if plan.deliveries:
             work.deliveries += (event.body, len(plan.deliveries))
             work.deliveries += deliveries
@@ -194,6 +207,13 @@ class Router:
         for (channel, _), head in zip(plan.deliveries, found, strict=True):
             words += (self._numbers[channel], head)
         return words
+
+    def _trace(self, work: _Work, event: _Event, recipient_id: str, plan: Route, now_ms: int) -> None:
+        where = places([(channel, address.key) for channel, address in plan.deliveries])
+        work.traced.append(line(event.id, recipient_id, now_ms, "routed", where, reason=event.type))
+        for skip in plan.skips:
+            where = places([(skip.channel, "")])
+            work.traced.append(line(event.id, recipient_id, now_ms, "skipped", where, reason=skip.reason))
 
     def _tell_skip(self, skip: Skip, event: _Event) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()
@@ -258,7 +278,9 @@ class Router:
         )
         arguments: list[Argument] = [partition.lease.token, GROUP, work.step, len(self._channels)]
         arguments += self._channels
-        arguments += (len(work.messages), *(message.id for message in work.messages), *work.deliveries)
+        arguments += (len(work.messages), *(message.id for message in work.messages))
+        arguments += work.traces
+        arguments += work.deliveries
         return Call(script("route"), keys, arguments)
 
     def _settle(self, work: _Work, reply: list[bytes] | BrokerError) -> None:

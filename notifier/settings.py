@@ -52,6 +52,7 @@ class Settings(BaseModel):
     durability: Durability = "memory"
     dedup_window: Duration = timedelta(hours=24)
     backlog_limit: Annotated[int, Field(ge=0)] = 100_000
+    trace_retention: Annotated[Duration, Field(le=timedelta(days=90))] = timedelta(hours=24)
 
     templates: Path = Path("templates")
     channels: Words = (

@@ -118,6 +118,7 @@ class Worker:
         return Consumer(
             self._client, self._keys, queue, self.name,
             lease_ttl=settings.lease_ttl, in_hand_limit=settings.in_hand, reader=reader,
+            keep_traces=settings.trace_retention,
         )  # fmt: skip
 
     def _router(self, queue: str) -> tuple[Consumer, Handler]:

@@ -307,7 +307,8 @@ HEAD = "1\ne0\nping\nada\nada\nemail\nada@example.com\n1\n"
 def route_call(keys: Keys, token: str, entries: Sequence[bytes], step: int = 1) -> Call:
     names = (keys.lease("events", 0), keys.queue("events", 0), keys.suppressed(0), keys.queue("post", 0))
     deliveries = (word for _ in entries for word in (GOOD, 1, 1, HEAD))
-    return Call(script("route"), names, (token, GROUP, step, 1, "post", len(entries), *entries, *deliveries))
+    words = (token, GROUP, step, 1, "post", len(entries), *entries, *[""] * 4, *deliveries)
+    return Call(script("route"), names, words)
 
 
 async def lease(client: redis.asyncio.Redis, keys: Keys, worker: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 
@@ -38,9 +39,11 @@ class Committer:
         *,
         lost: Callable[[Partition], None],
         settled: Callable[[int], None],
+        keep_traces: timedelta = timedelta(),
     ) -> None:
         """`settled` is told how many entries are no longer in hand; `lost` which partition went away."""
         self._caller = caller
+        self._keep_ms = int(keep_traces / timedelta(milliseconds=1))
         self._lost = lost
         self._settled = settled
         self._dirty: set[Partition] = set()
@@ -105,7 +108,7 @@ class Committer:
         """The changes of all partitions but these."""
         ready = {partition for partition in self._dirty if partition not in waiting}
         self._dirty -= ready
-        return [batch for partition in ready if (batch := _take(partition))]
+        return [batch for partition in ready if (batch := self._take(partition))]
 
     async def _send(self, batches: list[_Batch]) -> list[_Batch]:
         """Those that must be sent again; each script passes over what it has done already."""
@@ -130,27 +133,28 @@ class Committer:
                 self._lost(batch.partition)
         return again
 
+    def _take(self, partition: Partition) -> _Batch | None:
+        partition.is_dirty = False
+        if partition.state is State.LOST or not (partition.acks or partition.operations):
+            return None
+        entries = partition.acks + partition.taken_off
+        arguments: list[Argument] = [partition.lease.token, GROUP]
+        for acks in _chunks(partition.acks):
+            arguments += ("ack", len(acks), *acks)
+        arguments += partition.operations
+        if partition.traced:
+            arguments += ("trace", *partition.traces_at(self._keep_ms, partition.traced))
+        partition.acks, partition.operations, partition.taken_off, partition.traced = [], [], [], []
+        return _Batch(
+            partition, Call(script("commit"), partition.commit_keys, arguments), entries, partition.asked
+        )
+
     def _done(self, batch: _Batch) -> None:
         partition = batch.partition
         partition.settled = batch.asked
         if partition.parking:
             partition.parks_settled_at = time.monotonic()
         self._settled(partition.let_go(batch.entries))
-
-
-def _take(partition: Partition) -> _Batch | None:
-    partition.is_dirty = False
-    if partition.state is State.LOST or not (partition.acks or partition.operations):
-        return None
-    entries = partition.acks + partition.taken_off
-    arguments: list[Argument] = [partition.lease.token, GROUP]
-    for acks in _chunks(partition.acks):
-        arguments += ("ack", len(acks), *acks)
-    arguments += partition.operations
-    partition.acks, partition.operations, partition.taken_off = [], [], []
-    return _Batch(
-        partition, Call(script("commit"), partition.commit_keys, arguments), entries, partition.asked
-    )
 
 
 def _chunks(ids: list[bytes]) -> Iterable[list[bytes]]:

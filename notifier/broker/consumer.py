@@ -69,7 +69,8 @@ class Handler(Protocol):
 
 
 class Consumer:
-    """One worker's share of one queue. `in_hand_limit` counts entries over all partitions."""
+    """One worker's share of one queue. `in_hand_limit` counts entries over all partitions; `keep_traces` is
+    0 for none."""
 
     def __init__(
         self,
@@ -81,8 +82,10 @@ class Consumer:
         lease_ttl: timedelta,
         in_hand_limit: int,
         reader: Reader,
+        keep_traces: timedelta = timedelta(),
     ) -> None:
         self.queue = queue
+        self.keep_traces_ms = int(keep_traces / timedelta(milliseconds=1))
         self.partitions: dict[int, Partition] = {}
         self._keys = keys
         self._worker = worker
@@ -101,7 +104,9 @@ class Consumer:
         self._commits = open_line(client)
         self.calls = open_line(client)
         """For the scripts of the handler, and our own."""
-        self.committer = Committer(self._commits, lost=self._lost_partition, settled=self.let_go)
+        self.committer = Committer(
+            self._commits, lost=self._lost_partition, settled=self.let_go, keep_traces=keep_traces
+        )
         self._leases = Leases(self._beats, keys, queue, worker, lease_ttl, self)
 
     # Called by the handler.

@@ -11,6 +11,8 @@ from notifier.broker.leases import Lease, Renewal
 from notifier.broker.line import Argument, Command
 from notifier.keys import Keys
 
+HOUR_MS = 3_600_000
+
 
 class State(Enum):
     """Where a partition stands with its owner."""
@@ -30,6 +32,8 @@ class Partition:
 
     def __init__(self, keys: Keys, queue: str, lease: Lease) -> None:
         number = lease.partition
+        self._keys = keys
+        self._queue = queue
         self.number = number
         self.lease = lease
         self.state = State.RECOVERING
@@ -52,11 +56,13 @@ class Partition:
             keys.scheduled(number),
             keys.scheduled_items(number),
         )
+        self.traces = 0  # how often something was added to them
         self.steps = 0  # of the router's, each told apart from the one before
         # Asked for, not yet in a commit.
         self.acks: list[bytes] = []
         self.operations: list[Argument] = []
         self.taken_off: list[bytes] = []
+        self.traced: list[bytes] = []  # lines for the traces of events
         self.is_dirty = False
         # How many changes were asked for, and how many of them the server has.
         self.asked = 0
@@ -126,6 +132,15 @@ class Partition:
         return before - len(self.in_hand)
 
     # Changes; nothing is sent here.
+
+    def traces_at(self, keep_ms: int, lines: Sequence[bytes]) -> tuple[Argument, ...]:
+        """The four words that includes/trace.lua takes: key, field, lines, when the key goes."""
+        self.traces += 1
+        hour = self.server_ms() // HOUR_MS
+        field = f"{self._queue}.{self.lease.token}.{self.traces}"
+        return (
+            self._keys.traces(self.number, hour), field, b"".join(lines), (hour + 1) * HOUR_MS + keep_ms,
+        )  # fmt: skip
 
     def ack(self, entry_id: bytes) -> None:
         self.acks.append(entry_id)

@@ -86,6 +86,7 @@ class RouterHolding(Holding):
     def _route_args(self, chosen: Found) -> list[Argument]:
         words: list[Argument] = [self.token, GROUP, self.partition.steps, len(CHANNELS), *CHANNELS]
         words += (len(chosen), *(message.id for message, _ in chosen))
+        words += [""] * 4  # no traces
         for message, entry in chosen:
             addresses = ADDRESSES[recipient_of(entry.thing)]
             recipient = recipient_of(entry.thing)

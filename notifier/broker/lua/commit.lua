@@ -12,12 +12,14 @@
 --                                        `due` (ms, or empty) is when to hand the lane out again
 --   keep lane key id n command ...       the head stays (the commands replace it)
 --   back lane                            the lane was handed out and not tried: it is due at once
+--   trace key field lines expires        see includes/trace.lua
 -- A command is: argc word ...; besides Redis's own there are INBOX.ADD and SCHEDULE.
 -- Returns OK, or the error FENCED.
 
 -- include fence
 -- include schedule
 -- include inbox_add
+-- include trace
 
 if not owns(KEYS[1], ARGV[1]) then
   return redis.error_reply('FENCED')
@@ -80,6 +82,8 @@ while at <= #ARGV do
       end
     end
     commands(head)
+  elseif operation == 'trace' then
+    trace(word(), word(), word(), word())
   elseif operation == 'back' then
     local lane = word()
     redis.call('ZADD', KEYS[3], 'XX', 0, lane)

@@ -8,11 +8,13 @@
 -- ARGV[1] token   ARGV[2] group   ARGV[3] step
 -- ARGV[4] number of channels, then their names
 -- then the number of entries, and their ids
+-- then four words about traces, see includes/trace.lua; all are empty when there are none
 -- then for each event that is delivered: event, number of deliveries, and for each of those: channel
 --   (1-based), head
 -- Returns the suppressed ones as {channel, head, ...}, or the error FENCED.
 
 -- include fence
+-- include trace
 
 if not owns(KEYS[1], ARGV[1]) then
   return redis.error_reply('FENCED')
@@ -32,6 +34,14 @@ end
 
 local ids = 5 + channels
 local at, last = ids + tonumber(ARGV[ids]) + 1, #ARGV
+local traces, field, lines, expires_at = unpack(ARGV, at, at + 3)
+at = at + 4
+local function suppressed_line(channel, head)
+  local id, recipient, key = string.match(head, '^[^\n]*\n([^\n]*)\n[^\n]*\n([^\n]*)\n[^\n]*\n([^\n]*)')
+  local now = string.format('%.0f', server_ms())
+  return table.concat({id, recipient, now, 'skipped', channel .. '/' .. key, '', '', 'suppressed', '\n'}, '\t')
+end
+
 local skipped = {}
 while at <= last do
   local event, deliveries = ARGV[at], tonumber(ARGV[at + 1])
@@ -41,6 +51,7 @@ while at <= last do
     if suppressions and is_suppressed(ARGV[4 + channel], head) then
       skipped[#skipped + 1] = ARGV[4 + channel]
       skipped[#skipped + 1] = head
+      lines = lines .. suppressed_line(ARGV[4 + channel], head)
     else
       call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event)
     end
@@ -48,6 +59,9 @@ while at <= last do
   at = at + 2 * deliveries
 end
 
+if traces ~= '' then
+  trace(traces, field, lines, expires_at)
+end
 local first, count = ids + 1, tonumber(ARGV[ids])
 for i = first, first + count - 1, 4000 do  -- a call takes no more than about 8,000 words
   local stop = math.min(i + 3999, first + count - 1)
