@@ -130,14 +130,16 @@ class TokenKeys:
             raise _unauthorized("the token has expired") from None
         except (jwt.InvalidTokenError, ValueError, RecursionError):
             raise _unauthorized("the token is not valid") from None
-        now = time.time()
-        issued = claims.get("iat", now)
-        if claims["exp"] - max(issued, now - _LEEWAY) > LONGEST_LIFETIME.total_seconds() + _LEEWAY:
+        longest, expires = int(LONGEST_LIFETIME.total_seconds()), int(claims["exp"])
+        if (
+            expires > int(time.time()) + longest + _LEEWAY
+            or expires - int(claims.get("iat", expires)) > longest
+        ):
             raise _unauthorized("the token is valid for more than 24 hours")
         try:
             if not claims["sub"].startswith("{"):
                 parse_to(claims["sub"].encode())
-            return Holder(str(claims["sub"]), claims["exp"] + _LEEWAY)
+            return Holder(str(claims["sub"]), expires + _LEEWAY)
         except (InvalidRecipient, UnicodeEncodeError):
             raise _unauthorized("the token's sub is not a recipient's id") from None
 

@@ -39,7 +39,9 @@ class Api:
     client: httpx.AsyncClient
 
     def with_key(self, secret: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {secret}"}, timeout=20)
+        return httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {secret}"}, timeout=20, trust_env=False
+        )
 
     @property
     def publisher(self) -> httpx.AsyncClient:
@@ -66,7 +68,10 @@ async def serving(redis_url: str, limits: Limits = LIMITS, **environ: str) -> As
     app = create_app(load(given), given)
     with listen("127.0.0.1", 0) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        async with prepared(app, limits) as server, httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with (
+            prepared(app, limits) as server,
+            httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
+        ):
             running = asyncio.create_task(server.serve([listening]))
             try:
                 yield Api(app, server, url, client)
