@@ -20,6 +20,7 @@ from notifier.recipients import Recipients, Suppressions
 from notifier.registry import load_channels
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
+from notifier.traces import Traces
 from notifier.worker import Worker
 
 
@@ -49,6 +50,10 @@ class Runtime:
     @property
     def suppressions(self) -> Suppressions:
         return Suppressions(self.client, self.keys)
+
+    @property
+    def traces(self) -> Traces:
+        return Traces(self.client, self.keys, self.settings.trace_retention)
 
     @property
     def inbox(self) -> Inbox:

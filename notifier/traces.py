@@ -52,11 +52,14 @@ class Step(NamedTuple):
     answer: str = ""
 
 
-class Trace(NamedTuple):
-    """The recipients that are known of, and for each the steps in the order of time: none, when the event
-    waits or is scheduled."""
-
-    steps: dict[str, list[Step]]
+def latest(steps: Iterable[Step]) -> dict[tuple[str, str], Step]:
+    """The last step of each place, in the order in which the places came up. It is `routed` for one where
+    nothing has been tried yet."""
+    found: dict[tuple[str, str], Step] = {}
+    for step in steps:
+        for pair in step.places:
+            found[pair] = step
+    return found
 
 
 def line(  # noqa: PLR0913 - one for each text
@@ -98,8 +101,9 @@ class Traces:
         self._keys = keys
         self._hours = int(retention / timedelta(hours=1)) + 2 if retention else 0
 
-    async def get(self, event_id: str) -> Trace | None:
-        """None, when nothing is known of the event (any more)."""
+    async def get(self, event_id: str) -> dict[str, list[Step]]:
+        """The steps of each recipient that is known of, in the order of time: none at all, when the event
+        waits or is scheduled. Empty, when nothing is known of the event (any more)."""
         partitions = range(self._keys.partitions)
         accepted = await ask(
             self._client, *(("HKEYS", self._keys.seen(number, event_id)) for number in partitions)
@@ -114,7 +118,7 @@ class Traces:
                 steps.setdefault(step.recipient, []).append(step)
         for of_recipient in steps.values():
             of_recipient.sort(key=lambda step: (step.at_ms, step.what != "routed"))
-        return Trace(steps) if steps else None
+        return steps
 
     async def forget(self, recipient_id: str) -> bool:
         """Removes every step of this recipient. Whether there were any."""

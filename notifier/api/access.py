@@ -188,13 +188,14 @@ class Access:
     tokens: TokenKeys
     metrics_open: bool = False
 
-    def check(self, scope: Scope, given: _Credentials) -> None:
-        """Raises Problem: 401 without a known key, 403 when it has another scope."""
-        scopes = self.keys.scopes(_given(given))
-        if not scopes:
+    def check(self, given: _Credentials, *scopes: Scope) -> None:
+        """One of the scopes is enough. Raises Problem: 401 without a known key, 403 when it has another
+        scope."""
+        has = self.keys.scopes(_given(given))
+        if not has:
             raise _unauthorized("the key is not known")
-        if scope not in scopes:
-            raise Problem(403, f"this takes a key of the scope {scope}")
+        if has.isdisjoint(scopes):
+            raise Problem(403, f"this takes a key of the scope {' or '.join(scopes)}")
 
 
 def open_access(settings: Settings) -> Access:
@@ -239,9 +240,9 @@ def _given(credentials: _Credentials) -> str:
     return credentials.credentials
 
 
-def _scoped(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
+def _scoped(*scopes: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
     async def check(request: Request, given: Annotated[_Credentials, Depends(_api_key)]) -> None:
-        _access(request).check(scope, given)
+        _access(request).check(given, *scopes)
 
     return check
 
@@ -249,7 +250,7 @@ def _scoped(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
 async def _metrics(request: Request, given: Annotated[_Credentials, Depends(_api_key)]) -> None:
     access = _access(request)
     if not access.metrics_open:
-        access.check("operate", given)
+        access.check(given, "operate")
 
 
 async def _holder(request: Request, given: Annotated[_Credentials, Depends(_token)]) -> Holder:
@@ -267,6 +268,7 @@ async def _tokens(request: Request) -> TokenKeys:
 Publishes = Depends(_scoped("publish"))
 ManagesRecipients = Depends(_scoped("recipients"))
 Operates = Depends(_scoped("operate"))
+PublishesOrOperates = Depends(_scoped("publish", "operate"))
 SeesMetrics = Depends(_metrics)
 """For `APIRouter(dependencies=[…])`."""
 
