@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from notifier.event import Device, EventBody, Recipient, WebPushDevice, parse_body, parse_to
 
@@ -223,6 +223,20 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Close clients."""
+
+
+@runtime_checkable
+class TakesDevices(Protocol):
+    """What a channel may have beside the rest, when it reaches devices that register themselves."""
+
+    def check_device(self, device: Device) -> None:
+        """Raises InvalidRecipient for a device that nothing can be sent to, before it is stored."""
+
+    def push_key(self) -> str | None:
+        """The public key (RFC 8292) that a browser needs to subscribe, in base64url; None without one.
+
+        Raises ConfigurationError.
+        """
 
 
 ChannelFactory = Callable[[Mapping[str, str]], Channel]

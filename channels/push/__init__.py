@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from channels.push.web_push import WebPushSender
 from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent, device_key
+from notifier.errors import InvalidRecipient
 from notifier.event import Device, Recipient
 
 _DEVICE: Final[TypeAdapter[Device]] = TypeAdapter(Device)
@@ -27,6 +28,9 @@ class Sender(Protocol):
 
     async def open(self) -> None:
         """Open clients. Raises ConfigurationError when a setting that sending needs is unusable."""
+
+    def check(self, device: Any) -> None:
+        """Raises PermanentFailure for a device that nothing will ever be sent to."""
 
     async def send(self, delivery: Delivery, device: Any, content: Mapping[str, str]) -> Sent:
         """Try once to push to `device`, a model of this kind. Raises DeliveryError."""
@@ -55,6 +59,20 @@ class PushChannel:
                 key = device_key(device)
                 found[key] = Address(key=key, value=device.model_dump_json(exclude_none=True))
         return tuple(found.values())
+
+    def check_device(self, device: Device) -> None:
+        """See `notifier.channel.TakesDevices`. Kinds without a sender are kept for when there is one."""
+        sender = self._senders.get(device.kind)
+        try:
+            if sender:
+                sender.check(device)
+        except PermanentFailure as failure:
+            raise InvalidRecipient("device", failure.reason) from None
+
+    def push_key(self) -> str | None:
+        """See `notifier.channel.TakesDevices`."""
+        sender = self._senders.get("web_push")
+        return sender.public_key() if isinstance(sender, WebPushSender) else None
 
     async def open(self) -> None:
         try:

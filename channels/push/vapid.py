@@ -58,14 +58,32 @@ def load_key(text: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def public_key_of(key: ec.EllipticCurvePrivateKey) -> str:
+    """The uncompressed point of the public key, base64url without padding (RFC 8292, section 3.2)."""
+    point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return base64.urlsafe_b64encode(point).rstrip(b"=").decode()
+
+
+def check_public_key(text: str) -> str:
+    """The same without padding. Raises ValueError when it is no uncompressed point of P-256 in base64url."""
+    digits = text.rstrip("=")
+    try:
+        point = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_", validate=True)
+        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    except ValueError:
+        point = b""
+    if len(point) != 65:
+        raise ValueError("is not a public key of P-256 in base64url")
+    return digits
+
+
 class VapidSigner:
     """Authorization headers, kept for each origin until an hour before they end."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, subject: str) -> None:
         self._key = key
         self._subject = subject
-        point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        self._public = base64.urlsafe_b64encode(point).rstrip(b"=").decode()
+        self._public = public_key_of(key)
         self._headers: dict[str, tuple[str, float]] = {}
 
     def authorization(self, origin: str) -> str:

@@ -3,6 +3,7 @@
 Settings:
 
 NOTIFIER_VAPID_PRIVATE_KEY      32 bytes as base64url, or the path of a PEM file; needed to send
+NOTIFIER_VAPID_PUBLIC_KEY       its public key, for an API that is not given the private one
 NOTIFIER_VAPID_SUBJECT          mailto:name@example.com or https://…: whom a push service can ask
 NOTIFIER_WEB_PUSH_TTL           how long a push service keeps a message for a browser that is away,
                                 default and most 4w; less when the event expires before
@@ -46,7 +47,14 @@ from pydantic_core import PydanticCustomError
 
 from channels.push import payload
 from channels.push.endpoint import check_endpoint, origin_of
-from channels.push.vapid import VapidSigner, check_key, check_subject, load_key
+from channels.push.vapid import (
+    VapidSigner,
+    check_key,
+    check_public_key,
+    check_subject,
+    load_key,
+    public_key_of,
+)
 from channels.settings import ChannelSettings, Duration
 from notifier.channel import Delivery, DeliveryError, InvalidAddress, PermanentFailure, Sent, TransientFailure
 from notifier.errors import ConfigurationError
@@ -55,10 +63,15 @@ from notifier.event import WebPushDevice
 _ANSWER_BYTES: Final = 2_000
 _MOST_RETRY_AFTER: Final = 86_400.0
 _KEY, _SUBJECT = "NOTIFIER_VAPID_PRIVATE_KEY", "NOTIFIER_VAPID_SUBJECT"
+_PUBLIC_KEY = "NOTIFIER_VAPID_PUBLIC_KEY"
 
 
 def _key(value: object) -> object:
     return _checked(check_key, value)
+
+
+def _public_key(value: object) -> object:
+    return _checked(check_public_key, value)
 
 
 def _subject(value: object) -> object:
@@ -75,6 +88,9 @@ def _checked(check: Callable[[str], str], value: object) -> object:
 class WebPushSettings(ChannelSettings):
     private_key: Annotated[str | None, BeforeValidator(_key)] = Field(
         None, repr=False, validation_alias="NOTIFIER_VAPID_PRIVATE_KEY"
+    )
+    public_key: Annotated[str | None, BeforeValidator(_public_key)] = Field(
+        None, validation_alias="NOTIFIER_VAPID_PUBLIC_KEY"
     )
     subject: Annotated[str | None, BeforeValidator(_subject)] = Field(
         None, validation_alias="NOTIFIER_VAPID_SUBJECT"
@@ -102,16 +118,32 @@ class WebPushSender:
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         return cls(WebPushSettings.read(environ))
 
+    def check(self, device: WebPushDevice) -> None:
+        """Raises PermanentFailure when nothing will ever be sent to its endpoint."""
+        check_endpoint(device.endpoint, allow_http=self.settings.allow_http)
+
+    def public_key(self) -> str | None:
+        """What a browser needs to subscribe: the uncompressed point, base64url. Raises ConfigurationError."""
+        if self.settings.public_key or self.settings.private_key is None:
+            return self.settings.public_key
+        return public_key_of(self._load())
+
+    def _load(self) -> ec.EllipticCurvePrivateKey:
+        try:
+            key = load_key(self.settings.private_key or "")
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(_KEY, str(getattr(error, "strerror", None) or error)) from None
+        if self.settings.public_key not in {None, public_key_of(key)}:
+            raise ConfigurationError(_PUBLIC_KEY, f"is not the public key of {_KEY}")
+        return key
+
     async def open(self) -> None:
         settings = self.settings
         if settings.private_key is None:
             raise ConfigurationError(_KEY, "is needed to send to browsers")
         if settings.subject is None:
             raise ConfigurationError(_SUBJECT, "is needed to send to browsers")
-        try:
-            self._signer = VapidSigner(load_key(settings.private_key), settings.subject)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(_KEY, str(getattr(error, "strerror", None) or error)) from None
+        self._signer = VapidSigner(self._load(), settings.subject)
         # It logs every URL at INFO, and the URL of an endpoint is the secret that lets one push to it.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.AsyncClient(

@@ -9,17 +9,43 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from notifier.api import event_schemas, events, health, inbox, problems, stream, web
+from notifier.api import (
+    devices,
+    event_schemas,
+    events,
+    health,
+    inbox,
+    operations,
+    preferences,
+    problems,
+    recipient_schemas,
+    recipients,
+    stream,
+    suppressions,
+    tokens,
+    traces,
+    web,
+)
 from notifier.api.access import check_origin, open_access
+from notifier.api.catalogue import CurrentCatalogue
 from notifier.api.middleware import Requests
+from notifier.api.paths import RawPaths
 from notifier.api.shared import Shared
 from notifier.bootstrap import open_async_publisher, open_channels, open_runtime, open_streams
 from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
 _REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
-_ROUTERS = (health.router, events.router, inbox.router, stream.router, web.router)
-_COMPONENTS = {**problems.COMPONENTS, **event_schemas.COMPONENTS}
+_ROUTERS = (
+    health.router, events.router, traces.router,
+    recipients.router, devices.backend, preferences.backend, suppressions.router, tokens.router,
+    operations.router,
+    devices.user, preferences.user, inbox.router, stream.router, web.router,
+)  # fmt: skip
+_COMPONENTS = {
+    **problems.COMPONENTS, **event_schemas.COMPONENTS,
+    **recipient_schemas.COMPONENTS, **operations.COMPONENTS,
+}  # fmt: skip
 
 
 def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
@@ -36,7 +62,9 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
             open_async_publisher(settings) as publisher,
             open_streams(runtime) as live,
         ):
-            app.state.shared = Shared(runtime, publisher, open_channels(settings, environ), live)
+            channels = open_channels(settings, environ)
+            catalogue = CurrentCatalogue(settings.templates, channels)
+            app.state.shared = Shared(runtime, publisher, channels, live, catalogue)
             yield
 
     app = FastAPI(
@@ -73,5 +101,6 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
             ],
             expose_headers=["Idempotent-Replayed", "Retry-After", "X-Request-Id"],
         )
+    app.add_middleware(RawPaths)
     app.add_middleware(Requests)
     return app

@@ -150,6 +150,7 @@ _EXPLAINED: Final[Mapping[int, str]] = {
     403: "The key has another scope",
     404: "There is nothing of this name",
     409: "Another request with this Idempotency-Key is being answered",
+    412: "A condition of If-Match or If-None-Match does not hold: somebody has changed it",
     413: "The body is too large",
     415: "The content type is not one of those that are read here",
     422: "A field breaks a rule; `errors` names it",

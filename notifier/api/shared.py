@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from notifier.api.catalogue import CurrentCatalogue
 from notifier.bootstrap import Runtime
 from notifier.channel import Channel
 from notifier.live import Live
@@ -18,12 +19,13 @@ from notifier.publisher import AsyncPublisher
 @dataclass(frozen=True, slots=True)
 class Shared:
     """`channels` are not opened: they say which queues there are. `stopping` is set at SIGTERM, before
-    connections are waited for; `live` is stopped then."""
+    connections are waited for; `live` is stopped then. `catalogue` says what recipients can mute."""
 
     runtime: Runtime
     publisher: AsyncPublisher
     channels: Mapping[str, Channel]
     live: Live
+    catalogue: CurrentCatalogue
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

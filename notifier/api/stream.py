@@ -135,6 +135,7 @@ async def _until_gone(receive: Receive) -> None:
 @router.get(
     "/stream",
     summary="Listen to the inbox",
+    status_code=200,  # which FastAPI does not find out from the class
     response_class=EventStream,
     responses={**schemas.STREAM, **responses(401, 422, 429, 503)},
 )

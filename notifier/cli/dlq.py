@@ -101,6 +101,7 @@ async def _print_page(
 ) -> tuple[int, bool]:
     """Prints up to `most`, or all when that is 0. Returns how many, and whether there are more."""
     from notifier.operations.dead_letters import find
+    from notifier.operations.views import letter_view
 
     page: list[Letter] = []
     number, more = 0, False
@@ -110,7 +111,7 @@ async def _print_page(
             break
         number += 1
         if as_json:
-            output.emit(shown.as_json(letter))
+            output.emit(letter_view(letter))
             continue
         page.append(letter)
         if len(page) == shown.PAGE:
@@ -133,13 +134,14 @@ def show(
 
     async def work(runtime: Runtime) -> None:
         from notifier.operations.dead_letters import get, parse_id
+        from notifier.operations.views import letter_view
 
         wanted = parse_id(letter_id, runtime.keys, queues)
         letter = await get(runtime.client, runtime.keys, wanted)
         if letter is None:
             raise CommandFailed(f"notifier: {wanted} is not there any more: redriven, discarded or delivered")
         if as_json:
-            output.emit(shown.as_json(letter, whole=True))
+            output.emit(letter_view(letter, whole=True))
         else:
             shown.show_letter(letter, settings.dlq_delay)
 

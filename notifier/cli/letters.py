@@ -1,12 +1,12 @@
-"""How dead letters look: in a list, one by one, and as JSON."""
+"""How dead letters look: in a list, and one by one."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -19,54 +19,6 @@ PAGE: Final = 500
 """Rows that are laid out together."""
 
 _WIDE = 120  # columns of a terminal that has room for one line a letter
-_ADVICE: Final[Mapping[str, str]] = {
-    "TemplateError": "Mend the template (notifier templates check), then redrive it.",
-    "InvalidAddress": "The address does not exist any more and is passed over from now on. Correct the "
-    "profile and discard this; or, if the provider was wrong, redrive it, and the address is used again.",
-    "PermanentFailure": "The provider will never take it like this. Remove the cause that it names, then "
-    "redrive it; or discard it.",
-    "TransientFailure": "The provider failed at every attempt. Redrive it when the provider works again.",
-    "ChannelUnavailable": "Nobody could be reached through this channel. Redrive it when it works again.",
-    "UnknownType": "No folder of templates has this event type. Add one (notifier templates new), then "
-    "redrive it; or discard it and mend the producer.",
-    "InvalidEvent": "The producer sent what is no event. Mend the producer, and discard this.",
-    "InvalidRecipient": "The recipient is not one, as the event or the stored profile says it. Correct it, "
-    "then redrive it; or discard it.",
-    "MalformedEntry": "The entry does not follow the wire format. Mend what wrote it, and discard this.",
-    "Poison": "Workers died while they had it in hand. Look into their logs for the reason before redriving.",
-}
-_OTHERWISE = "Remove the cause, then redrive it; or discard it."
-
-
-def as_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
-    """The letter for programs; `whole` adds the event and the advice."""
-    failure = letter.failure
-    fields: dict[str, Any] = {
-        "id": str(letter.id),
-        "queue": letter.id.queue,
-        "state": letter.id.state,
-        "error": failure.error,
-        "reason": failure.reason,
-        "answer": failure.answer,
-        "attempts": failure.attempts,
-        "first_failed_at": output.moment(failure.first_ms or None),
-        "last_failed_at": output.moment(failure.last_ms or None),
-        "since": output.moment(letter.since_ms),
-        "event_id": letter.event_id,
-        "type": letter.type,
-        "recipient": letter.recipient,
-        "address_key": letter.address_key,
-        "accepted_at": output.moment(letter.accepted_ms),
-        "expires_at": output.moment(letter.expires_ms),
-    }
-    if whole:
-        fields |= {"event": _event(letter), "advice": advice(letter)}
-    return fields
-
-
-def advice(letter: Letter) -> str:
-    """What an operator can do about it."""
-    return _ADVICE.get(letter.failure.error, _OTHERWISE)
 
 
 def show_rows(letters: Sequence[Letter], *, first: bool) -> None:
@@ -112,6 +64,8 @@ def _two_lines(letter: Letter, now_ms: int) -> tuple[Text, Text]:
 
 def show_letter(letter: Letter, dlq_delay: timedelta) -> None:
     """Everything about one letter."""
+    from notifier.operations.views import advice, event_of, moment
+
     failure = letter.failure
     rows = {
         "id": str(letter.id),
@@ -120,13 +74,13 @@ def show_letter(letter: Letter, dlq_delay: timedelta) -> None:
         "reason": failure.reason,
         "answer": failure.answer,
         "attempts": str(failure.attempts),
-        "first failed": output.moment(failure.first_ms or None) or "",
-        "last failed": output.moment(failure.last_ms or None) or "",
+        "first failed": moment(failure.first_ms or None) or "",
+        "last failed": moment(failure.last_ms or None) or "",
         "event": f"{letter.type} {letter.event_id}".strip(),
         "recipient": letter.recipient,
         "address": letter.address_key,
-        "accepted": output.moment(letter.accepted_ms) or "",
-        "expires": output.moment(letter.expires_ms) or "",
+        "accepted": moment(letter.accepted_ms) or "",
+        "expires": moment(letter.expires_ms) or "",
         "what to do": advice(letter),
     }
     console = output.stdout()
@@ -141,7 +95,7 @@ def show_letter(letter: Letter, dlq_delay: timedelta) -> None:
             table.add_row(name, output.one_line(value))
     output.show(table)
     console.print()
-    for line in json.dumps(_event(letter), ensure_ascii=False, indent=2).split("\n"):
+    for line in json.dumps(event_of(letter), ensure_ascii=False, indent=2).split("\n"):
         console.print(output.plain(line), soft_wrap=True)
 
 
@@ -152,11 +106,3 @@ def _state(letter: Letter, dlq_delay: timedelta) -> str:
     left_ms = due_ms - time.time_ns() // 1_000_000
     when = f"due in {output.age(left_ms)}" if left_ms > 0 else "due now"
     return f"dlq: waits for its second try, {when}"
-
-
-def _event(letter: Letter) -> Any:
-    """The event as JSON, or as text when it is none."""
-    try:
-        return json.loads(letter.event)
-    except (ValueError, RecursionError):
-        return letter.event.decode(errors="backslashreplace")

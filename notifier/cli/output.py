@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from rich import box
@@ -122,14 +122,3 @@ def duration(value: timedelta) -> str:
         if seconds and seconds % size == 0:
             return f"{int(seconds // size)}{unit}"
     return f"{seconds:g}s"
-
-
-def moment(milliseconds: int | None) -> str | None:
-    """ISO 8601 in UTC, to the millisecond."""
-    if milliseconds is None:
-        return None
-    try:
-        when = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return str(milliseconds)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

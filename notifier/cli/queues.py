@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -53,7 +53,9 @@ def queues(
 
 def _show(states: Sequence[QueueState], partitions: int, *, as_json: bool) -> None:
     if as_json:
-        output.emit([_as_json(state, partitions) for state in states])
+        from notifier.operations.views import queue_view
+
+        output.emit([queue_view(state, partitions) for state in states])
     else:
         output.show(_page(states, partitions))
 
@@ -81,24 +83,6 @@ async def _watch(runtime: Runtime, channels: Sequence[str], pause: float, *, as_
             except BrokerError as error:
                 live.update(Group(page, Text(output.one_line(str(error)), style="red")), refresh=True)
             await asyncio.sleep(pause)
-
-
-def _as_json(state: QueueState, partitions: int) -> dict[str, Any]:
-    return {
-        "queue": state.queue,
-        "waiting": state.waiting,
-        "in_hand": state.in_hand,
-        "parked": state.parked,
-        "parked_lanes": state.parked_lanes,
-        "parked_exact": state.parked_exact,
-        "scheduled": state.scheduled,
-        "dlq": state.dlq,
-        "dead": state.dead,
-        "oldest_seconds": None if state.oldest_ms is None else state.oldest_ms / 1000,
-        "owners": dict(state.owners),
-        "unowned_partitions": partitions - sum(state.owners.values()),
-        "dlq_owners": dict(state.dlq_owners),
-    }
 
 
 def _page(states: Sequence[QueueState], partitions: int) -> RenderableType:

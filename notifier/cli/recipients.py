@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,6 +88,7 @@ def _objects(source: Source) -> Iterator[Line]:
 def show(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
     """Show what is stored of a recipient: the profile, and the addresses that are passed over."""
     settings = read_settings()
+    from notifier.operations.views import moment
 
     async def work(runtime: Runtime) -> tuple[dict[str, Any] | None, list[Suppression]]:
         profile = await runtime.recipients.get(recipient_id)
@@ -99,7 +101,7 @@ def show(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
             "channel": one.channel,
             "address_key": one.address_key,
             "reason": one.reason,
-            "at": output.moment(one.at_ms),
+            "at": moment(one.at_ms),
         }
         for one in suppressed
     ]
@@ -131,12 +133,21 @@ def _show_profile(recipient_id: str, profile: dict[str, Any] | None, rows: list[
 
 
 def delete(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
-    """Delete a recipient: profile, inbox, suppressed addresses and what is scheduled.
+    """Delete all that is kept about a recipient.
 
-    What is in a queue already is still delivered; notifier dlq discard --recipient removes dead letters.
+    That is profile, devices, inbox, suppressed addresses, traces, dead letters and what is scheduled. What is
+    in a queue already is still delivered; do it again when that has happened.
     """
     settings = read_settings()
-    deleted = connected(settings, lambda runtime: runtime.recipients.delete(recipient_id))
+    from notifier.bootstrap import open_channels
+    from notifier.operations.forgetting import forget
+
+    channels, retention = tuple(open_channels(settings, os.environ)), settings.trace_retention
+
+    async def work(runtime: Runtime) -> bool:
+        return await forget(runtime.client, runtime.keys, channels, retention, recipient_id)
+
+    deleted = connected(settings, work)
     if as_json:
         output.emit({"id": recipient_id, "deleted": deleted})
     else:

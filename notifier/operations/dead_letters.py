@@ -6,6 +6,7 @@ A dead letter's id is `<queue>:<partition>:<dlq|dead>:<stream id>`, such as
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import json
 import re
@@ -113,17 +114,51 @@ async def count(client: Client, keys: Keys, selection: Selection) -> int:
     return sum(await ask(client, *(("XLEN", page.stream) for page in _pages(keys, selection))))
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a walk has come: it is at `letter`, and passes over what came after `until_ms`."""
+
+    until_ms: int
+    letter: LetterId
+
+    def __str__(self) -> str:
+        return f"{self.until_ms} {self.letter}"
+
+
+def parse_position(text: str, keys: Keys, selection: Selection) -> Position:
+    """From the form of `str`. Raises InvalidInput for what no walk with this selection gave."""
+    until, _, letter = text.partition(" ")
+    try:
+        place = parse_id(letter, keys, selection.queues)
+    except InvalidInput:
+        place = None
+    if place is None or not re.fullmatch(r"\d{1,15}", until) or place.state not in selection.states:
+        raise InvalidInput("after", "is not a cursor of an earlier page with the same filters")
+    if selection.recipient is not None and place.partition != keys.partition_of(selection.recipient):
+        raise InvalidInput("after", "is not a cursor of an earlier page with the same filters")
+    return Position(int(until), place)
+
+
 async def find(client: Client, keys: Keys, selection: Selection) -> AsyncIterator[Letter]:
     """The selected ones in the order in which they came there, oldest first. Raises BrokerError.
 
     Only what was there at the beginning: whatever comes back while letters are redriven is not found
     again. Letters may be taken away meanwhile. A page of each stream is held at a time.
     """
-    [[seconds, micros]] = await ask(client, ("TIME",))
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
-    end = str(max(0, now_ms - int(selection.older_than / timedelta(milliseconds=1))))
-    pages = _pages(keys, selection)
-    first = [("XRANGE", page.stream, "-", end, "COUNT", _FIRST_PAGE) for page in pages]
+    async for letter, _ in walk(client, keys, selection):
+        if selection.takes(letter):
+            yield letter
+
+
+async def walk(
+    client: Client, keys: Keys, selection: Selection, after: Position | None = None
+) -> AsyncIterator[tuple[Letter, Position]]:
+    """The same with all that lie in the selection's queues and states, whatever their error, type or
+    recipient, and where each is. A walk with the same selection can go on `after` a position.
+    """
+    until_ms = await _until_ms(client, selection) if after is None else after.until_ms
+    pages = _pages(keys, selection, after)
+    first = [("XRANGE", page.stream, page.start, str(until_ms), "COUNT", _FIRST_PAGE) for page in pages]
     for page, entries in zip(pages, await ask(client, *first), strict=True):
         page.fill(entries, _FIRST_PAGE)
     heap = [(page.first(), number) for number, page in enumerate(pages) if page.entries]
@@ -132,15 +167,60 @@ async def find(client: Client, keys: Keys, selection: Selection) -> AsyncIterato
         page = pages[heap[0][1]]
         entry, fields = page.entries.popleft()
         if not page.entries and not page.ended:
-            rest = ("XRANGE", page.stream, f"({page.last.decode()}", end, "COUNT", _PAGE)
+            rest = ("XRANGE", page.stream, f"({page.last.decode()}", str(until_ms), "COUNT", _PAGE)
             page.fill((await ask(client, rest))[0], _PAGE)
         if page.entries:
             heapq.heapreplace(heap, (page.first(), heap[0][1]))
         else:
             heapq.heappop(heap)
         letter = _letter(page.queue, page.partition, page.state, entry, fields)
+        yield letter, Position(until_ms, letter.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one request may take: how many letters are `taken`, how many are looked at, and for how long."""
+
+    taken: int
+    looked_at: int = 50_000
+    time: timedelta = timedelta(seconds=10)
+
+
+async def some(
+    client: Client,
+    keys: Keys,
+    selection: Selection,
+    bounds: Bounds,
+    after: Position | None = None,
+    size: int = 100,
+) -> AsyncIterator[tuple[list[Letter], Position | None]]:
+    """The selected ones in batches of up to `size`, until there are no more or the bounds are reached.
+
+    With each batch comes the position from which another call goes on, or None at the end. The last batch
+    may be empty. Raises BrokerError.
+    """
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + bounds.time.total_seconds()
+    batch: list[Letter] = []
+    taken = looked_at = 0
+    async for letter, position in walk(client, keys, selection, after):
+        looked_at += 1
         if selection.takes(letter):
-            yield letter
+            batch.append(letter)
+            taken += 1
+        is_over = taken == bounds.taken or looked_at == bounds.looked_at or loop.time() > ends
+        if is_over or len(batch) == size:
+            yield batch, position
+            batch = []
+        if is_over or loop.time() > ends:
+            return
+    yield batch, None
+
+
+async def _until_ms(client: Client, selection: Selection) -> int:
+    [[seconds, micros]] = await ask(client, ("TIME",))
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    return max(0, now_ms - int(selection.older_than / timedelta(milliseconds=1)))
 
 
 @dataclass(slots=True)
@@ -151,6 +231,7 @@ class _Page:
     partition: int
     state: State
     stream: str
+    start: str
     entries: deque[tuple[bytes, Sequence[bytes]]] = field(default_factory=deque)
     last: bytes = b""
     ended: bool = False
@@ -166,16 +247,21 @@ class _Page:
         return int(milliseconds), int(sequence)
 
 
-def _pages(keys: Keys, selection: Selection) -> list[_Page]:
+def _pages(keys: Keys, selection: Selection, after: Position | None = None) -> list[_Page]:
+    """One for each stream, in the order in which letters of one time are told."""
     partitions: Sequence[int] = range(keys.partitions)
     if selection.recipient is not None:
         partitions = [keys.partition_of(selection.recipient)]
-    return [
-        _Page(queue, partition, state, LetterId(queue, partition, state, "").stream(keys))
-        for queue in selection.queues
-        for state in selection.states
-        for partition in partitions
-    ]
+    pages = []
+    start = "-" if after is None else f"({after.letter.entry}"
+    for queue in selection.queues:
+        for state in selection.states:
+            for partition in partitions:
+                place = LetterId(queue, partition, state, after.letter.entry if after else "")
+                pages.append(_Page(queue, partition, state, place.stream(keys), start))
+                if after and place == after.letter:
+                    start = after.letter.entry  # of the streams after this one, those of its time are left
+    return pages
 
 
 def _letter(queue: str, partition: int, state: State, entry: bytes, fields: Sequence[bytes]) -> Letter:

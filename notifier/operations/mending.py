@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -16,7 +17,7 @@ from notifier.broker.connection import Client
 from notifier.broker.scripts import Call, run_all, script
 from notifier.errors import BrokerError
 from notifier.keys import GROUP, Keys, dlq_of
-from notifier.operations.dead_letters import Letter, LetterId
+from notifier.operations.dead_letters import Bounds, Letter, LetterId, Position, Selection, some
 
 Action = Literal["redrive", "discard"]
 
@@ -96,6 +97,41 @@ async def mend_all(
         if progress:
             progress(results)
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A bounded part of a long job: what became of those that were selected, and where to go on, or None."""
+
+    results: Counter[Result]
+    after: Position | None
+
+
+async def mend_some(
+    client: Client,
+    keys: Keys,
+    action: Action,
+    selection: Selection,
+    bounds: Bounds,
+    *,
+    after: Position | None = None,
+    rate: float = 0.0,
+) -> Step:
+    """Redrives or discards what is selected, until `bounds` are reached; then another call goes on.
+
+    `rate` is in letters a second; it holds over calls that follow each other, since each takes its time
+    before it returns. Raises BrokerError; then the same call may be made again.
+    """
+    results: Counter[Result] = Counter()
+    size = max(1, min(BATCH, int(rate / 10))) if rate else BATCH
+    async for letters, position in some(client, keys, selection, bounds, after, size):
+        if letters:
+            began = asyncio.get_running_loop().time()
+            results.update(await mend(client, keys, action, [letter.id for letter in letters]))
+            if rate:
+                await asyncio.sleep(began + len(letters) / rate - asyncio.get_running_loop().time())
+        after = position
+    return Step(results, after)
 
 
 async def _batches(letters: AsyncIterator[Letter], size: int, limit: int) -> AsyncIterator[list[LetterId]]:
