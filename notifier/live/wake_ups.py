@@ -57,6 +57,7 @@ class WakeUps:
         self._leaving: Counter[bytes] = Counter()
         self._wishes = asyncio.Event()
         self._connection: Any = None
+        self._connected_at = 0.0
         self._last_word = 0.0
 
     def listen(self, channel: bytes) -> bool:
@@ -82,25 +83,27 @@ class WakeUps:
     async def _keep_listening(self) -> None:
         pause = 0.0
         while True:
-            before = time.monotonic()
+            self._connected_at = math.inf
             try:
                 with broker_errors():
                     await self._listen()
             except BrokerError as error:
-                log.warning("inboxes_not_heard", error=str(error), inboxes=len(self._wanted))
+                is_new = not pause or time.monotonic() - self._connected_at > 2 * _LONGEST_PAUSE
+                if is_new:
+                    log.warning("inboxes_not_heard", error=str(error), inboxes=len(self._wanted))
+                pause = _FIRST_PAUSE if is_new else min(2 * pause, _LONGEST_PAUSE)
             finally:
                 self._heard.clear()
                 self._asked.clear()
                 self._leaving.clear()
             self._listener.deaf()
-            lasted = time.monotonic() - before > 2 * _LONGEST_PAUSE
-            pause = _FIRST_PAUSE if lasted else min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not all processes at once
 
     async def _listen(self) -> None:
         connection = await self._connect()
         try:
-            self._connection, self._last_word = connection, time.monotonic()
+            self._connection, self._connected_at = connection, time.monotonic()
+            self._last_word = self._connected_at
             self._wishes.set()
             while True:
                 message = await connection.read_response(timeout=math.inf, disconnect_on_error=False)

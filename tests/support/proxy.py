@@ -19,6 +19,7 @@ class Proxy:
         self._before: list[bytes] = []
         self._after: list[bytes] = []
         self.cuts = 0
+        self.accepted = 0  # connections, ever
         self.port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -51,6 +52,7 @@ class Proxy:
             task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
