@@ -157,7 +157,7 @@ class Deliveries:
                 if message.lane in partition.parking or message.lane in parked:
                     self._append_to_list(partition, message)
                 else:
-                    self._lanes.append(partition, message)
+                    self._lanes.open(partition, lanes, message)
             elif lane.parked:
                 lane.behind += 1
                 self._append_to_list(partition, message)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from math import isfinite
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, LiteralString, Self, TypeVar
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -27,7 +27,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -97,27 +96,52 @@ def _iso_time(value: object) -> object:
     return value
 
 
-def _sound(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Refuses what would not come out of the queue as it went in."""
-    level: list[JsonValue] = [data]
+def _sound(data: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what is not JSON, or would not come out of the queue as it went in."""
+    level: list[Any] = [data]
     for _ in range(MAX_NESTING):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[union-attr]
-            if type(inner) is not str and not _is_sound_leaf(inner)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if type(inner) is not str and _is_nested(inner, data)
         ]
         if not level:
             return data
     raise PydanticCustomError("nesting", "is nested too deeply")
 
 
-def _is_sound_leaf(value: JsonValue) -> bool:
-    if isinstance(value, float) and not isfinite(value):
-        raise PydanticCustomError("finite", "has a number that is not finite")
-    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-        raise PydanticCustomError("integer", "has an integer of more than 1,000 digits")
-    return not isinstance(value, list | dict)
+def _is_nested(value: object, data: dict[str, Any]) -> bool:
+    """`data` is where it stands in, to say where when it is refused."""
+    reason = _unsound(value)
+    if reason:
+        raise PydanticCustomError("json", reason, {"path": _path_to(value, data)})
+    return isinstance(value, dict | list)
+
+
+def _unsound(value: object) -> LiteralString | None:
+    if value is None or isinstance(value, bool | str | list):
+        return None
+    if isinstance(value, int):
+        return None if value.bit_length() <= MAX_INT_BITS else "has an integer of more than 1,000 digits"
+    if isinstance(value, float):
+        return None if isfinite(value) else "has a number that is not finite"
+    if isinstance(value, dict):
+        return None if all(isinstance(key, str) for key in value) else "has a key that is not text"
+    return "is not JSON"
+
+
+def _path_to(value: object, data: dict[str, Any]) -> str:
+    waiting: list[tuple[str, object]] = [("", data)]
+    while waiting:
+        path, at = waiting.pop()
+        if at is value:
+            return path[:200]
+        if isinstance(at, dict):
+            waiting += ((f"{path}.{key}", inner) for key, inner in at.items())
+        elif isinstance(at, list):
+            waiting += ((f"{path}[{place}]", inner) for place, inner in enumerate(at))
+    return ""
 
 
 # No control character and no line or paragraph separator; checked in Rust, since it is on the hot path.
@@ -228,7 +252,7 @@ class EventBody(Model):
     id: Id = Field(default_factory=uuid7)
     type: EventType
     actor: Annotated[Actor | None, BeforeValidator(_recipient)] = None
-    data: Annotated[dict[str, JsonValue], AfterValidator(_sound)] = Field(default_factory=dict)
+    data: Annotated[dict[str, Any], AfterValidator(_sound)] = Field(default_factory=dict)
     occurred_at: Time = Field(default_factory=lambda: datetime.now(UTC))
     deliver_at: Time | None = None
     expires_at: Time | None = None
@@ -332,7 +356,8 @@ def _parse(model: type[_M], source: object, error: Callable[[str, str], InvalidI
         return model.model_validate(source)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
-        raise error(*_explain(first["type"], first["loc"], first["msg"], what)) from None
+        field, reason = _explain(first["type"], first["loc"], first["msg"], what)
+        raise error(field + first.get("ctx", {}).get("path", ""), reason) from None
     except RecursionError:
         raise error(what, "is nested too deeply") from None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
 
 from notifier.broker.entries import Message
 from notifier.broker.partition import Partition
@@ -42,18 +41,24 @@ class Lanes:
         lanes = self._lanes.get(partition)
         return lanes.get(key) if lanes else None
 
-    def of(self, partition: Partition) -> Mapping[bytes, Lane]:
-        """The lanes of a partition by their keys; to be read only."""
+    def of(self, partition: Partition) -> dict[bytes, Lane]:
+        """The lanes of a partition by their keys; for `open`, or to be read."""
         return self._lanes.setdefault(partition, {})
+
+    def open(self, partition: Partition, lanes: dict[bytes, Lane], message: Message) -> None:
+        """Adds a lane for a message from the stream, to what `of` gave and where it has none."""
+        lane = lanes[message.lane] = Lane(partition, message.lane)
+        lane.waiting.append(message)
+        self._ready.append(lane)
 
     def append(self, partition: Partition, message: Message) -> None:
         """Puts a message from the stream at the end of its lane."""
-        lanes = self._lanes.setdefault(partition, {})
+        lanes = self.of(partition)
         lane = lanes.get(message.lane)
         if lane is None:
-            lane = lanes[message.lane] = Lane(partition, message.lane)
-            self._ready.append(lane)
-        lane.waiting.append(message)
+            self.open(partition, lanes, message)
+        else:
+            lane.waiting.append(message)
 
     def add_parked(self, partition: Partition, key: bytes, messages: list[Message], behind: int) -> None:
         """Adds a lane whose time has come, with the first items of its list."""

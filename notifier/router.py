@@ -49,7 +49,7 @@ from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
 from notifier.redaction import redacted
 from notifier.routing import Route, Skip, route, view
-from notifier.traces import line, places
+from notifier.traces import line, places, routed
 
 log = structlog.get_logger(__name__)
 
@@ -210,7 +210,7 @@ class Router:
 
     def _trace(self, work: _Work, event: _Event, recipient_id: str, plan: Route, now_ms: int) -> None:
         where = places([(channel, address.key) for channel, address in plan.deliveries])
-        work.traced.append(line(event.id, recipient_id, now_ms, "routed", where, reason=event.type))
+        work.traced.append(routed(event.id, recipient_id, now_ms, where, event.type))
         for skip in plan.skips:
             where = places([(skip.channel, "")])
             work.traced.append(line(event.id, recipient_id, now_ms, "skipped", where, reason=skip.reason))

@@ -73,6 +73,11 @@ def line(  # noqa: PLR0913 - one for each text
     return f"{begin}\n".encode()
 
 
+def routed(event_id: str, recipient: str, at_ms: int, where: str, event_type: str) -> bytes:
+    """The line of an event that went on its way."""
+    return f"{event_id}\t{recipient}\t{at_ms}\trouted\t{where}\t\t\t{event_type}\t\n".encode()
+
+
 def delivered(
     event_id: bytes, recipient: bytes, at_ms: int, channel: bytes, key: bytes, attempt: int
 ) -> bytes:

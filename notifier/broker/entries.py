@@ -136,7 +136,7 @@ class DeliveryEntry(NamedTuple):
         if len(lines) != _HEAD_LINES or not lines[7].isdigit() or not (lines[8].isdigit() or not lines[8]):
             raise MalformedEntry("head", "does not have the lines of a delivery")
         lines[0] = event
-        return cls._make(lines)
+        return tuple.__new__(cls, lines)  # what _make does, and it looks at the length again
 
 
 _HEAD_LINES = len(DeliveryEntry._fields)  # the version instead of the event
@@ -152,9 +152,11 @@ def heads(
     its value. Raises MalformedEntry when one of them has a line break, or a key a slash."""
     begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
     end = f"\n{accepted_ms}\n{expires_ms}"
-    if any("/" in key for key, _ in addresses):
-        raise MalformedEntry("address", "has a slash in its key")
-    found = [f"{begin}{key}\n{value}{end}" for key, value in addresses]
+    found = []
+    for key, value in addresses:
+        if "/" in key:
+            raise MalformedEntry("address", "has a slash in its key")
+        found.append(f"{begin}{key}\n{value}{end}")
     if "".join(found).count("\n") != (_HEAD_LINES - 1) * len(found):
         raise MalformedEntry("address", "has a line break")
     return found
