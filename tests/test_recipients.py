@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,13 +13,15 @@ import redis.asyncio
 from notifier import AsyncPublisher
 from notifier.broker.connection import connect
 from notifier.channel import InboxEntry
-from notifier.errors import BrokerUnavailable, InvalidRecipient
+from notifier.errors import BrokerFull, BrokerUnavailable, InvalidRecipient
 from notifier.event import Recipient, parse_recipient
 from notifier.inbox import Inbox
 from notifier.keys import Keys
 from notifier.local.broker import free_port
 from notifier.recipients import (
     MAX_PROFILE_BYTES,
+    Edit,
+    Profile,
     Recipients,
     Suppressions,
     encode_suppression,
@@ -132,6 +135,103 @@ async def test_an_id_that_can_not_be_one_is_named(recipients: Recipients, bad: s
         with pytest.raises(InvalidRecipient) as caught:
             await call
         assert caught.value.field == "id"
+
+
+async def test_changes_made_at_once_are_all_kept(recipients: Recipients) -> None:
+    await recipients.put(bo(preferences={}))
+
+    def mute(category: str) -> Edit:
+        def edit(profile: Profile | None) -> Recipient:
+            assert profile is not None
+            stored = profile.parsed()
+            muted = stored.preferences | {category: {"email": False}}
+            return stored.model_copy(update={"preferences": muted})
+
+        return edit
+
+    await asyncio.gather(*(recipients.change("bo", mute(f"c{i}")) for i in range(30)))
+    stored = await recipients.get("bo")
+    assert stored is not None
+    assert set(stored.preferences) == {f"c{i}" for i in range(30)}
+
+
+async def test_a_change_sees_what_another_program_wrote_meanwhile(
+    client: redis.asyncio.Redis, recipients: Recipients, redis_url: str
+) -> None:
+    await recipients.put(bo(name="Bo"))
+    seen: list[bytes | None] = []
+
+    def edit(profile: Profile | None) -> Recipient:
+        assert profile is not None
+        seen.append(profile.source)
+        if len(seen) == 1:
+            with redis.Redis.from_url(redis_url) as other:
+                other.set(KEYS.recipient("bo"), b'{"id":"bo","name":"Bertha"}')
+        return profile.parsed().model_copy(update={"locale": "de"})
+
+    change = await recipients.change("bo", edit)
+    assert seen == [b'{"id":"bo","name":"Bo"}', b'{"id":"bo","name":"Bertha"}']
+    assert change.after == Profile(b'{"id":"bo","name":"Bertha","locale":"de"}')
+    assert await client.get(KEYS.recipient("bo")) == change.after.source
+
+
+async def test_whose_profile_changes_all_the_time_is_told(recipients: Recipients, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as other:
+
+        def edit(_: Profile | None) -> Recipient:
+            other.incr(KEYS.recipient("bo"))
+            return bo(name="Bo")
+
+        with pytest.raises(BrokerUnavailable, match="all the time"):
+            await recipients.change("bo", edit)
+
+
+async def test_what_an_edit_raises_leaves_the_profile_alone(recipients: Recipients) -> None:
+    await recipients.put(bo(name="Bo"))
+
+    def refuse(_: Profile | None) -> Recipient:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await recipients.change("bo", refuse)
+    with pytest.raises(InvalidRecipient):
+        await recipients.change_many({"bo": lambda _: bo(name="B"), "a\nb": lambda _: None})
+    assert await recipients.get("bo") == bo(name="Bo")
+
+
+async def test_a_change_that_changes_nothing_writes_nothing(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    await recipients.put(bo(name="Bo"))
+    await client.config_resetstat()
+    change = await recipients.change("bo", lambda _: bo(name="Bo"))
+    assert change.before == change.after
+    assert (await recipients.change("nobody", lambda _: None)).after is None
+    assert not {"cmdstat_evalsha", "cmdstat_set"} & set(await client.info("commandstats"))
+
+
+async def test_what_can_not_be_read_can_be_replaced_and_removed(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    await client.set(KEYS.recipient("bo"), b'{"devices": nonsense')
+    with pytest.raises(InvalidRecipient):
+        await recipients.get("bo")
+    assert not await recipients.put(bo(name="Bo"))
+    await client.set(KEYS.recipient("bo"), b'{"devices": nonsense')
+    assert await recipients.delete("bo")
+
+
+async def test_a_server_that_is_full_refuses_profiles_and_deletes_them(
+    client: redis.asyncio.Redis, recipients: Recipients
+) -> None:
+    await recipients.put(bo(name="Bo"))
+    await client.config_set("maxmemory", 1)
+    with pytest.raises(BrokerFull):
+        await recipients.put(bo(name="Bertha"))
+    assert await recipients.get("bo") == bo(name="Bo")
+    assert await recipients.delete("bo")
+    await client.config_set("maxmemory", 0)
+    assert await client.keys("*") == []
 
 
 async def test_deleting_a_recipient_leaves_nothing_of_theirs_and_all_of_the_others(
