@@ -11,27 +11,22 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import redis.asyncio
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from notifier.broker.dispatch import REFRESH_EVERY, Dispatch, Parcel
 from notifier.broker.failures import broker_errors, translate
-from notifier.broker.line import TIMEOUT, Argument, Command, Line, exchange_on_lent
+from notifier.broker.line import TIMEOUT, Argument, Command, Line, exchange, exchange_on_lent
+from notifier.broker.pulse import PATIENCE, Pulse
 from notifier.broker.slots import SlotMap, slot_of
 from notifier.broker.url import Address, Location
 from notifier.broker.wire import fast, pool_options
 from notifier.errors import BrokerError, BrokerUnavailable
 
-PATIENCE_FOR_MAP: Final = 0.5
-"""Seconds in which a node must say who serves what, or another one is asked."""
-
-LEFT_ALONE: Final = 2.0
-"""Seconds for which a line does not ask a node again that left it waiting: others must not wait for it."""
-
-_LONG = 0.5  # seconds that a line waits for a node before it leaves it alone
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
 Send = Callable[[Parcel], Awaitable[list[Any]]]
@@ -50,6 +45,7 @@ class Cluster:
         self._timeout = timeout.total_seconds()
         self._pools: dict[Address, redis.asyncio.BlockingConnectionPool] = {}
         self._slots = SlotMap(location.addresses)
+        self.pulse = Pulse(self._answers)
         self._refreshed_at = 0.0
         self._must_refresh = True
         self._refreshing = asyncio.Lock()
@@ -63,12 +59,28 @@ class Cluster:
         return await self.carry(commands, then, self._send, patience=self._timeout * 0.8)
 
     async def _send(self, parcel: Parcel) -> list[Any]:
-        return await self._ask(parcel.node, parcel.commands, self._timeout)
+        async with self.pulse.watched(parcel.node):
+            return await self._ask(parcel.node, parcel.commands, self._timeout)
 
     async def _ask(self, node: Address, commands: Sequence[Command], timeout: float) -> list[Any]:
         with broker_errors():
             async with asyncio.timeout(timeout):
                 return await exchange_on_lent(self.pool(node), commands)
+
+    async def _answers(self, node: Address) -> bool:
+        """Whether it says anything. Not on a connection of the pool: all of them may be waiting for it."""
+        connection = self.pool(node).make_connection()
+        try:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                await connection.connect()
+                await exchange(connection, [("PING",)])
+        except (TimeoutError, RedisTimeoutError):
+            return False
+        except (RedisError, OSError):
+            pass  # who waits for it is told as much by their own connection
+        finally:
+            await connection.disconnect(nowait=True)
+        return True
 
     async def carry(
         self, commands: Sequence[Command], then: Command, send: Send, patience: float
@@ -128,9 +140,9 @@ class Cluster:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
 
     async def _refresh(self) -> None:
-        for node in self._slots.to_ask():
+        for node in sorted(self._slots.to_ask(), key=self.pulse.hung.__contains__):
             try:
-                [reply] = await self._ask(node, [("CLUSTER", "SLOTS")], PATIENCE_FOR_MAP)
+                [reply] = await self._ask(node, [("CLUSTER", "SLOTS")], PATIENCE.total_seconds())
             except BrokerError:
                 self._slots.silent([node])
                 continue
@@ -140,12 +152,14 @@ class Cluster:
                 break
         self._refreshed_at = time.monotonic()
         gone = self._pools.keys() - self._slots.primaries
+        await self.pulse.forget(*gone)
         for node in gone:
             await self._pools.pop(node).disconnect(inuse_connections=False)
 
     # Like redis.asyncio.Redis.
 
     async def aclose(self) -> None:
+        await self.pulse.close()
         for pool in self._pools.values():
             await pool.aclose()
         self._pools.clear()
@@ -186,7 +200,6 @@ class ClusterLine:
         self._cluster = cluster
         self._timeout = timeout
         self._lines: dict[Address, Line] = {}
-        self._silent: dict[Address, tuple[float, BrokerError]] = {}
 
     async def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
         """See `Caller`; a node that does not answer spoils only its own part."""
@@ -194,24 +207,18 @@ class ClusterLine:
 
     async def _send(self, parcel: Parcel) -> list[Any]:
         node = parcel.node
-        since, error = self._silent.get(node, (0.0, None))
-        if error is not None and time.monotonic() - since < LEFT_ALONE:
-            raise error
         if node not in self._lines:
             self._lines[node] = Line(self._cluster.pool(node).make_connection, self._timeout)
-        started = time.monotonic()
         try:
-            return await self._lines[node].execute(parcel.commands)
-        except BrokerError as failure:
-            if time.monotonic() - started >= _LONG:
-                self._silent[node] = time.monotonic(), failure
+            async with self._cluster.pulse.watched(node):
+                return await self._lines[node].execute(parcel.commands)
+        except BrokerError:
             await self._forget_nodes_that_left()
             raise
 
     async def _forget_nodes_that_left(self) -> None:
         for node in self._lines.keys() - self._cluster.primaries:
             await self._lines.pop(node).close()
-            self._silent.pop(node, None)
 
     async def close(self) -> None:
         for line in self._lines.values():

@@ -12,17 +12,20 @@ from typing import Any
 import redis
 from redis.connection import Connection, parse_url
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from notifier.broker.dispatch import REFRESH_EVERY, Dispatch, Parcel
-from notifier.broker.failures import broker_errors, translate
+from notifier.broker.failures import translate
 from notifier.broker.line import Command
 from notifier.broker.line_sync import lent, read_replies, send
+from notifier.broker.pulse import PATIENCE, PINGS, SLOW, is_hung
 from notifier.broker.slots import SlotMap
 from notifier.broker.url import Address, Location
-from notifier.broker.wire import pool_options
+from notifier.broker.wire import connection_options, pool_options
 from notifier.errors import BrokerError, BrokerUnavailable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+_LEFT_ALONE = 2.0  # seconds for which nobody waits for a node that hung; then one call sends it a PING
 
 
 class SyncCluster:
@@ -34,7 +37,9 @@ class SyncCluster:
         for mine in ("host", "port", "db"):
             options.pop(mine, None)
         self._options = pool_options(timeout, connections, is_async=False) | options
-        self._patience = timeout.total_seconds() * 0.8
+        self._short = options | connection_options(PATIENCE, is_async=False)
+        self._timeout = timeout.total_seconds()
+        self._hung_until: dict[Address, float] = {}
         self._pools: dict[Address, redis.BlockingConnectionPool] = {}
         self._slots = SlotMap(location.addresses)
         self._refreshed_at = 0.0
@@ -44,7 +49,7 @@ class SyncCluster:
     def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
         """See `Cluster.execute`."""
         dispatch = Dispatch(self._slots, commands, then)
-        give_up = time.monotonic() + self._patience
+        give_up = time.monotonic() + self._timeout * 0.8
         pause = _FIRST_PAUSE
         while True:
             self._refresh_if_needed()
@@ -63,17 +68,68 @@ class SyncCluster:
             under_way: list[tuple[Parcel, Any]] = []
             for parcel in parcels:
                 try:
+                    self._check(parcel.node)
                     connection = stack.enter_context(lent(self._pool(parcel.node)))
                     send(connection, parcel.commands)
                     under_way.append((parcel, connection))
-                except (RedisError, OSError) as error:
-                    dispatch.failed(parcel, translate(error))
+                except (BrokerError, RedisError, OSError) as error:
+                    self._failed(dispatch, parcel, error)
             for parcel, connection in under_way:
                 try:
+                    self._wait(parcel.node, connection)
                     dispatch.took(parcel, read_replies(connection, len(parcel.commands)))
-                except (RedisError, OSError) as error:
+                except (BrokerError, RedisError, OSError) as error:
                     connection.disconnect()
-                    dispatch.failed(parcel, translate(error))
+                    self._failed(dispatch, parcel, error)
+
+    def _failed(self, dispatch: Dispatch, parcel: Parcel, error: Exception) -> None:
+        if isinstance(error, RedisTimeoutError):
+            self._hung_until[parcel.node] = time.monotonic() + _LEFT_ALONE
+        dispatch.failed(parcel, translate(error))
+
+    # Nodes that hang; see `notifier.broker.pulse`.
+
+    def _check(self, node: Address) -> None:
+        """Raises BrokerUnavailable for a node that hangs."""
+        now, until = time.monotonic(), self._hung_until.get(node)
+        if until is None:
+            return
+        if now < until:
+            raise is_hung(node)
+        self._hung_until[node] = now + _LEFT_ALONE  # other threads do not ask as well
+        if not self._answers(node):
+            raise is_hung(node)
+        self._hung_until.pop(node, None)
+
+    def _wait(self, node: Address, connection: Any) -> None:
+        """Returns when an answer has come. Raises BrokerUnavailable, or redis.TimeoutError."""
+        end = time.monotonic() + self._timeout
+        while not connection.can_read(min(SLOW, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                raise RedisTimeoutError(f"Timeout reading from {node}")
+            if not any(self._answers(node) for _ in range(PINGS)):
+                self._hung_until[node] = time.monotonic() + _LEFT_ALONE
+                raise is_hung(node)
+
+    def _answers(self, node: Address) -> bool:
+        try:
+            self._ask(node, ("PING",))
+        except RedisTimeoutError:
+            return False
+        except (RedisError, OSError):
+            pass  # who waits for it is told as much by their own connection
+        return True
+
+    def _ask(self, node: Address, command: Command) -> Any:
+        """The reply to what takes a node no time. Raises what redis-py does."""
+        connection = self._class(host=node.host, port=node.port, **self._short)
+        try:
+            connection.connect()
+            send(connection, [command])
+            [reply] = read_replies(connection, 1)
+            return reply
+        finally:
+            connection.disconnect()
 
     def _pool(self, node: Address) -> redis.BlockingConnectionPool:
         with self._changing:
@@ -84,11 +140,16 @@ class SyncCluster:
             return self._pools[node]
 
     def _refresh_if_needed(self) -> None:
-        if self._slots.primaries and not self._is_time_to_refresh():
+        has_map = bool(self._slots.primaries)
+        if has_map and not self._is_time_to_refresh():
             return
-        with self._refreshing:
-            if self._is_time_to_refresh():
-                self._refresh()
+        # One thread asks, and those that have a map go on with it.
+        if self._refreshing.acquire(blocking=not has_map):
+            try:
+                if self._is_time_to_refresh():
+                    self._refresh()
+            finally:
+                self._refreshing.release()
         if not self._slots.primaries:
             raise BrokerUnavailable("the broker can't be reached: no node of the cluster answered")
 
@@ -96,12 +157,10 @@ class SyncCluster:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
 
     def _refresh(self) -> None:
-        for node in self._slots.to_ask():
+        for node in sorted(self._slots.to_ask(), key=self._hung_until.__contains__):
             try:
-                with broker_errors(), lent(self._pool(node)) as connection:
-                    send(connection, [("CLUSTER", "SLOTS")])
-                    [reply] = read_replies(connection, 1)
-            except BrokerError:
+                reply = self._ask(node, ("CLUSTER", "SLOTS"))
+            except (RedisError, OSError):
                 self._slots.silent([node])
                 continue
             if isinstance(reply, list) and reply:
@@ -111,6 +170,8 @@ class SyncCluster:
         self._refreshed_at = time.monotonic()
         with self._changing:
             gone = [self._pools.pop(node) for node in self._pools.keys() - self._slots.primaries]
+            for node in self._hung_until.keys() - self._slots.primaries:
+                self._hung_until.pop(node, None)
         for pool in gone:
             pool.disconnect(inuse_connections=False)
 
