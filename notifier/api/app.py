@@ -74,6 +74,7 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # both pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.access = open_access(settings)
     for router in _ROUTERS:

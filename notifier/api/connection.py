@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -61,7 +61,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.limits = limits
-        self._within = 0.0  # seconds that the client has for what we wait for; 0 while it is our turn
+        self._waits_for: Literal["head", "pace", "rest"] | None = None  # None while it is our turn
         self._since = 0.0
         self._stalled: float | None = None
         self._in_head = False
@@ -81,19 +81,19 @@ class Connection(HttpToolsProtocol):
                 await app(scope, receive, send)
 
             self.app = let_through
-        self._wait_for(self.limits.head)
+        self._wait_for("head")
 
-    def _wait_for(self, seconds: float) -> None:
-        self._within = seconds
+    def _wait_for(self, what: Literal["head", "pace", "rest"]) -> None:
+        self._waits_for = what
         self._since = self.loop.time()
 
     def is_overdue(self, now: float) -> bool:
         """Whether the client has let us wait for too long."""
         if self._stalled is not None and now - self._stalled > self.limits.write:
             return True
-        if not self._within or now - self._since <= self._within:
+        if self._waits_for is None or now - self._since <= getattr(self.limits, self._waits_for):
             return False
-        is_at_pace = self._within == self.limits.pace and self._body_bytes >= self.limits.pace_bytes
+        is_at_pace = self._waits_for == "pace" and self._body_bytes >= self.limits.pace_bytes
         if is_at_pace or self.flow.read_paused:
             self._since, self._body_bytes = now, 0
             return False
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes, self._header_bytes = True, 0, 0
-        self._wait_for(self.limits.head)
+        self._wait_for("head")
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -120,19 +120,19 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head, self._body_bytes = False, 0
-        self._wait_for(self.limits.pace)
+        self._wait_for("pace")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._within = 0.0
+        self._waits_for = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        if self._within and not self._in_head:  # answered before the body was there
-            self._wait_for(self.limits.rest)
+        if self._waits_for == "pace":  # answered before the body was there
+            self._wait_for("rest")
         super().on_response_complete()
 
     def _refuse(self, status: int) -> None:
@@ -172,7 +172,11 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing here can be upgraded to; the request is answered as it is."""
+        """Nothing here can be upgraded to: the request is answered as it is, and is the last."""
+        if self._in_head:  # the preface of HTTP/2 is no request
+            self.send_400_response("")
+        else:
+            self.cycle.keep_alive = False
 
 
 _DETAILS: Final = {
