@@ -178,6 +178,13 @@ class Consumer:
         then do the leases go, so that the next owner never finds a message that we are still sending.
         """
         self._handler = handler
+        try:
+            await self._serve(stop)
+        finally:
+            for line in (self._reader, self._commits, self.calls, self._beats):
+                await line.close()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             committing = tasks.create_task(self.committer.run())
@@ -195,8 +202,6 @@ class Consumer:
             await self._leases.leave()
         except BrokerError as error:
             log.warning("worker_not_unregistered", queue=self.queue, error=str(error))
-        for line in (self._reader, self._commits, self.calls, self._beats):
-            await line.close()
 
     async def _hand_over(self, partitions: Sequence[Partition]) -> None:
         partitions = [p for p in partitions if p.state is not State.DRAINING]
