@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "requirements.lock"
+SHIPPED = {".py", ".lua", ".typed", ".js", ".css", ".html"}
 UV = Path(sys.executable).with_name("uv")
 
 UNREACHABLE = re.compile(r"error sending request|dns error|failed to fetch|failed to connect", re.IGNORECASE)
@@ -82,10 +83,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_notifier_and_nothing_else(wheel: Path) -> None:
     names = ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"notifier", "notifier_service"}
-    sources = (path for path in (ROOT / "notifier").rglob("*") if path.suffix in {".py", ".lua", ".typed"})
+    sources = (path for path in (ROOT / "notifier").rglob("*") if path.suffix in SHIPPED)
     expected = {str(path.relative_to(ROOT)) for path in sources}
     assert {"notifier/py.typed", "notifier/__init__.py"} < expected
     assert any(name.endswith(".lua") for name in expected)
+    assert {"notifier/web/notifier-inbox.js", "notifier/web/notifier-push-worker.js"} < expected
     assert {name for name in names if name.startswith("notifier/")} == expected
 
 

@@ -37,7 +37,7 @@ def dev(
     port: Annotated[
         int,
         typer.Option(
-            min=1, max=65_533, help="The broker's; the next two are for mail server and push service."
+            min=1, max=65_532, help="The broker's; the next three are for mail server, push service and API."
         ),
     ] = 6380,
     verbose: Annotated[
@@ -46,9 +46,10 @@ def dev(
 ) -> None:
     """Run all of it on this machine, until Ctrl-C.
 
-    Broker, mail server, push service and a worker of all roles. Mails, pushes and inbox entries are shown
-    as they come; nothing leaves the machine. Data is kept in .notifier/ of this folder. Templates come from
-    NOTIFIER_TEMPLATES, or templates/ here, and are read again when they change. Two recipients, ada and
+    Broker, mail server, push service, a worker of all roles, and the HTTP API with a page that publishes and
+    shows an inbox. Mails, pushes and inbox entries are shown as they come; nothing leaves the machine. Data
+    is kept in .notifier/ of this folder. Templates come from NOTIFIER_TEMPLATES, or templates/ here, and are
+    read again when they change. Two recipients, ada and
     bob, are there from the beginning.
     """
     screen = _Screen(output.stdout(), verbose=verbose)
@@ -114,6 +115,11 @@ class _Screen:
         self._hang(head, Text(f"{output.plain(part.detail)} ").append(f"({part.ms} ms)", style="dim"))
 
     def _ready(self, ready: Ready) -> None:
+        self.say(Text("\nOpen in a browser, to publish and see the inbox:\n", style="bold"))
+        self.say(Text(f"  {ready.page_url}"))
+        self.say(Text("\nKeys of the API there, until Ctrl-C:\n", style="bold"))
+        for scope, secret in ready.keys.items():
+            self.say(Text(f"  {scope:<10} {secret}"))
         self.say(Text("\nPublish from another terminal:\n", style="bold"))
         self.say(Text(f"  export NOTIFIER_REDIS_URL={ready.redis_url}"))
         words = [*_words(ready.example), "| notifier publish --new-ids -"]

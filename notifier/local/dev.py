@@ -7,6 +7,8 @@ sends to still stands, and the broker goes last.
 from __future__ import annotations
 
 import asyncio
+import base64
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -15,13 +17,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from notifier import settings as settings_module
+from notifier.api.app import create_app
+from notifier.api.connection import Limits
+from notifier.api.server import listen, prepared
 from notifier.bootstrap import Runtime, open_channels, open_runtime, open_templates, open_worker
+from notifier.broker.consumer import cancel_until_done
 from notifier.channel import Channel, InboxEntry
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local import happenings
 from notifier.local.broker import EmbeddedBroker, PortInUse, port_in_use
 from notifier.local.causes import first_cause
 from notifier.local.dev_folder import FOLDER, PushKeys, dev_folder, push_keys
+from notifier.local.dev_page import DevPage
 from notifier.local.happenings import Happening
 from notifier.local.mailbox import Mail, MailboxServer
 from notifier.local.peers import ADMIN, channel_environ, shipped_templates
@@ -34,7 +41,7 @@ from notifier.rendering.files import fingerprint
 from notifier.settings import Settings
 from notifier.worker import ALL, Worker
 
-_ON_PORTS: Final = ("the broker", "the mail server", "the push service")
+_ON_PORTS: Final = ("the broker", "the mail server", "the push service", "the HTTP API")
 
 PORTS: Final = len(_ON_PORTS)
 """How many it takes, in a row and in this order."""
@@ -60,10 +67,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All parts run. `example` is an event for ada, as a line of JSON."""
+    """All parts run. `example` is an event for ada, as a line of JSON; `keys` are the API's, by scope."""
 
     redis_url: str
     example: str
+    page_url: str
+    keys: Mapping[str, str]
 
 
 Told = Callable[[Started | Ready | Happening], None]
@@ -77,7 +86,8 @@ class Dev:
         self._environ = dict(environ)
         self._port = port
         self._tell = tell
-        self._settings = _settings(environ, port)
+        self._api_keys = {scope: secrets.token_urlsafe(24) for scope in ("publish", "recipients", "operate")}
+        self._settings = _settings(environ, port, _own_keys(environ, self._api_keys))
         self._mailbox = MailboxServer(port + 1, on_mail=self._mail)
         self._push = PushService(port + 2, on_push=self._pushed)
         self._owners: dict[str, str] = {}
@@ -97,6 +107,7 @@ class Dev:
             ("push service", self._run_push),
             ("recipients", self._run_recipients),
             ("worker", self._run_worker),
+            ("API", self._run_api),
         )
         self._check()
         async with AsyncExitStack() as running:
@@ -108,7 +119,8 @@ class Dev:
                 self._tell(Started(name, detail, round((time.monotonic() - began) * 1000)))
                 if stop.is_set():
                     return
-            self._tell(Ready(self._broker.url, example(self._templates)))
+            page_url = f"http://127.0.0.1:{self._port + 3}/"
+            self._tell(Ready(self._broker.url, example(self._templates), page_url, self._api_keys))
             await self._until(stop)
 
     def _check(self) -> None:
@@ -173,8 +185,7 @@ class Dev:
 
     @asynccontextmanager
     async def _run_worker(self) -> AsyncIterator[str]:
-        environ = self._environ | channel_environ(self._mailbox, self._keys.vapid.private)
-        channels: dict[str, Channel] = open_channels(self._settings, environ)
+        channels: dict[str, Channel] = open_channels(self._settings, self._channel_environ)
         self._templates = open_templates(self._settings, channels)
         for problem in self._templates.problems:
             then = "what needs it goes to the DLQ until it is mended"
@@ -196,6 +207,35 @@ class Dev:
                 yield f"{' '.join(worker.roles)}; templates in {self._settings.templates}"
 
     @asynccontextmanager
+    async def _run_api(self) -> AsyncIterator[str]:
+        app = create_app(self._settings, self._channel_environ)
+        app.add_middleware(
+            DevPage,
+            sign=app.state.access.tokens.sign,
+            publish_key=self._api_keys["publish"],
+            templates=self._templates,
+        )
+        try:
+            listening = listen("127.0.0.1", self._port + 3)
+        except ConfigurationError:
+            raise _in_use(_ON_PORTS[3], self._port + 3, self._port) from None
+        with listening:
+            async with prepared(app, Limits()) as server:
+                serving = asyncio.create_task(server.serve([listening]))
+                self._vital.append(serving)
+                try:
+                    yield f"http://127.0.0.1:{self._port + 3}/"
+                finally:
+                    server.should_exit = True
+                    await asyncio.wait([serving], timeout=_STOP)
+                    server.force_exit = True
+                    await asyncio.wait([serving], timeout=1)
+
+    @property
+    def _channel_environ(self) -> Mapping[str, str]:
+        return self._environ | channel_environ(self._mailbox, self._keys.vapid.private)
+
+    @asynccontextmanager
     async def _serving(self, worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
         stop = asyncio.Event()
         serving = asyncio.create_task(worker.run(stop))
@@ -206,8 +246,7 @@ class Dev:
             # Without a broker there is nothing to hand over, nor anybody to hand it to.
             patience = _STOP if self._broker.exit_code is None else 0.0
             await asyncio.wait([serving], timeout=patience)
-            serving.cancel()
-            await asyncio.wait([serving], timeout=1)
+            await cancel_until_done(serving)
         if serving.done() and not serving.cancelled() and (error := serving.exception()):
             raise first_cause(error)
 
@@ -235,11 +274,20 @@ class Dev:
         self._tell(Happening("inbox", recipient_id, entry.title, body))
 
 
-def _settings(environ: Mapping[str, str], port: int) -> Settings:
+def _own_keys(environ: Mapping[str, str], api_keys: Mapping[str, str]) -> Mapping[str, str]:
+    """Ours, which are new each time, before those of the environment."""
+    ours = {
+        "NOTIFIER_API_KEYS": ",".join(f"{scope}:{secret}" for scope, secret in api_keys.items()),
+        "NOTIFIER_TOKEN_KEYS": f"hs256:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+    }
+    return {name: ",".join(filter(None, (text, environ.get(name)))) for name, text in ours.items()}
+
+
+def _settings(environ: Mapping[str, str], port: int, keys: Mapping[str, str]) -> Settings:
     """The environment's, but for the broker; without a folder of templates here, those that come along."""
     given = {name: value for name, value in environ.items() if value}
     templates = Path("templates") if Path("templates").is_dir() else shipped_templates()
-    ours = {"NOTIFIER_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    ours = {"NOTIFIER_REDIS_URL": f"redis://127.0.0.1:{port}/0", **keys}
     return settings_module.load({**_DEFAULTS, "NOTIFIER_TEMPLATES": str(templates), **given, **ours})
 
 
@@ -270,10 +318,7 @@ async def _background(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
     try:
         yield task
     finally:
-        # Again and again: on Python 3.11 a command of redis-py may swallow it (asyncio.wait_for).
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=0.1)
+        await cancel_until_done(task)
 
 
 @asynccontextmanager

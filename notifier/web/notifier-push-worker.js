@@ -79,10 +79,10 @@
         userVisibleOnly: true,
         applicationServerKey: options.applicationServerKey,
       })));
-    if (found) await register(found, oldSubscription);
+    if (found) await register(found);
   }
 
-  async function register(found, old) {
+  async function register(found) {
     const api = parameters.get("api");
     const tokenUrl = parameters.get("token-url");
     if (!api || !tokenUrl) return;
@@ -90,15 +90,11 @@
     if (!answer.ok) return; // nobody is signed in: the next page registers it
     const text = (await answer.text()).trim();
     const token = text.startsWith("{") ? JSON.parse(text).token : text;
-    const call = (method, body) =>
-      fetch(new URL("v1/inbox/devices", api), {
-        method,
-        headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
-        body: JSON.stringify(body),
-        credentials: "omit",
-      });
-    const { endpoint, keys } = found.toJSON();
-    await call("POST", { kind: "web_push", endpoint, keys });
-    if (old && old.endpoint !== endpoint) await call("DELETE", { endpoint: old.endpoint });
+    await fetch(new URL("v1/inbox/devices", api), {
+      method: "POST",
+      headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+      body: JSON.stringify(found),
+      credentials: "omit",
+    });
   }
 })();

@@ -108,7 +108,7 @@ async def test_an_event_for_ada_is_shown_as_mail_push_and_entry(
     assert sorted(told.arrived("mail", "push", "inbox")) == ADA_LIKED
     assert told.arrived("trouble", "dlq", "dead", "retry") == []
     parts = [one.name for one in told if isinstance(one, Started)]
-    assert parts == ["broker", "mail server", "push service", "recipients", "worker"]
+    assert parts == ["broker", "mail server", "push service", "recipients", "worker", "API"]
     assert not any(port_in_use(port + number) for number in range(PORTS))
 
 

@@ -1,5 +1,7 @@
 /** Web Push (RFC 8030, 8292): this browser as a device of the recipient. */
 
+let policy;
+
 const supported = () => "serviceWorker" in navigator && "PushManager" in globalThis && "Notification" in globalThis;
 
 /** "unsupported", "denied", "off" or "on". */
@@ -20,9 +22,9 @@ export async function enable(api, worker, { api: base, tokenUrl }, { registratio
   const url = new URL(worker, document.baseURI);
   url.searchParams.set("api", base);
   if (tokenUrl) url.searchParams.set("token-url", new URL(tokenUrl, document.baseURI).href);
-  const found = registration ?? (await navigator.serviceWorker.register(url));
+  const found = registration ?? (await navigator.serviceWorker.register(trusted(url.href)));
   await active(found);
-  const { key } = await api.json("v1/inbox/push-key");
+  const { public_key: key } = await api.json("v1/inbox/push-key");
   const old = await found.pushManager.getSubscription();
   if (old && encode(old.options.applicationServerKey) !== key) await old.unsubscribe();
   const options = { userVisibleOnly: true, applicationServerKey: key };
@@ -38,7 +40,8 @@ export async function refresh(api, worker) {
 export async function disable(api, worker) {
   const found = await subscription(worker);
   if (!found) return;
-  await api.fetch("v1/inbox/devices", { method: "DELETE", body: { endpoint: found.endpoint } });
+  const { key } = await register(api, found); // it is known already; the answer says under which key
+  await api.fetch(`v1/inbox/devices/${encodeURIComponent(key)}`, { method: "DELETE" });
   await found.unsubscribe();
 }
 
@@ -48,8 +51,14 @@ async function subscription(worker) {
 }
 
 function register(api, found) {
-  const { endpoint, keys } = found.toJSON();
-  return api.fetch("v1/inbox/devices", { method: "POST", body: { kind: "web_push", endpoint, keys } });
+  return api.json("v1/inbox/devices", { body: found });
+}
+
+/** A page with Trusted Types lets us name a script if its policy allows `trusted-types notifier-inbox`. */
+function trusted(url) {
+  if (!globalThis.trustedTypes) return url;
+  policy ??= trustedTypes.createPolicy("notifier-inbox", { createScriptURL: (text) => text });
+  return policy.createScriptURL(url);
 }
 
 function active(registration) {
