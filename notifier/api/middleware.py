@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from notifier.api import problems
@@ -75,6 +76,8 @@ class Requests:
 
         try:
             await self._app(scope, body, answer)
+        except ClientDisconnect:
+            log.debug("client_left", method=scope["method"], route=_route(scope))
         except Exception as error:
             log.exception("request_failed", method=scope["method"], route=_route(scope))
             if is_answered:  # too late for another answer: the server cuts the connection

@@ -216,9 +216,12 @@ async def test_a_head_that_trickles_in_is_cut(quick: Api) -> None:
 
 @pytest.mark.slow
 async def test_a_body_that_trickles_in_is_cut(quick: Api, redis_url: str) -> None:
-    async with wire(quick.url) as client:
-        await client.send(head(length=5_000))
-        assert await trickle(client, b" " * 5_000) < 5
+    with structlog.testing.capture_logs() as logged:
+        async with wire(quick.url) as client:
+            await client.send(head(length=5_000))
+            assert await trickle(client, b" " * 5_000) < 5
+        await until(lambda: not quick.server.server_state.tasks)
+    assert [(line["event"], line["log_level"]) for line in logged] == [("client_left", "debug")]
     assert pairs(redis_url) == []
 
 
