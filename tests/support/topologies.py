@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -64,16 +64,47 @@ def wait(condition: Callable[[], Any], what: str, deadline: float = _DEADLINE) -
         time.sleep(0.02)
 
 
-class Server(EmbeddedBroker):
-    """A server with options of its own."""
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """`file` holds a key and a certificate, by which all know each other; clients only if they are asked."""
 
-    def __init__(self, folder: Path, binary: Path | None, options: Mapping[str, str] | None = None) -> None:
+    file: Path
+    asks_clients: bool = False
+
+
+class Server(EmbeddedBroker):
+    """A server with options of its own.
+
+    With `tls` the service, replicas and nodes of a cluster talk to `service_port`, and tests to `port`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        binary: Path | None,
+        options: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
+    ) -> None:
         super().__init__(folder, persistent=False, binary=binary)
         self.options = dict(options or {})
         self.password: str | None = None
+        self.tls = tls
+        self._tls_port = free_port() if tls else 0
+
+    @property
+    def service_port(self) -> int:
+        return self._tls_port or self.port
+
+    def tls_options(self) -> dict[str, str]:
+        if self.tls is None:
+            return {}
+        files = dict.fromkeys(("tls-cert-file", "tls-key-file", "tls-ca-cert-file"), str(self.tls.file))
+        choices = {"tls-auth-clients": "yes" if self.tls.asks_clients else "no", "tls-replication": "yes"}
+        return {"tls-port": str(self._tls_port), **files, **choices}
 
     def _command(self) -> list[str]:
-        flags = chain.from_iterable((f"--{name}", value) for name, value in self.options.items())
+        options = self.tls_options() | self.options
+        flags = chain.from_iterable((f"--{name}", value) for name, value in options.items())
         return [*super()._command(), *flags]
 
     def client(self) -> redis.Redis:
@@ -113,7 +144,7 @@ class Sentinel(Server):
         down_after_ms: int,
         password: str | None = None,
     ) -> None:
-        super().__init__(folder, binary)
+        super().__init__(folder, binary, tls=primary.tls)
         self.password = password
         self._primary = primary
         self._down_after_ms = down_after_ms
@@ -126,7 +157,8 @@ class Sentinel(Server):
         if not file.exists():  # the sentinel keeps there what it has learnt
             file.write_text(
                 f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
-                f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.port} 2\n"
+                + "".join(f"{name} {value}\n" for name, value in self.tls_options().items())
+                + f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary.service_port} 2\n"
                 f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}\n"
                 f"sentinel failover-timeout {SERVICE} 5000\n"
                 + (f"requirepass {self.password}\n" if self.password else "")
@@ -144,6 +176,14 @@ class Topology(Protocol):
         """Whoever holds data now."""
 
 
+def _url(scheme: str, servers: Iterable[Server], path: str = "") -> str:
+    servers = list(servers)
+    hosts = ",".join(f"127.0.0.1:{server.service_port}" for server in servers)
+    tls = servers[0].tls
+    secure, query = ("s", f"?ssl_ca_certs={tls.file}") if tls else ("", "")
+    return f"redis{secure}{scheme}://{hosts}{path}{query}"
+
+
 def empty(topology: Topology) -> None:
     """Leaves no key behind."""
     for server in topology.primaries():
@@ -156,7 +196,7 @@ class Standalone:
 
     @property
     def url(self) -> str:
-        return self.server.url
+        return _url("", [self.server], "/0")
 
     def primaries(self) -> Sequence[Server]:
         return [self.server]
@@ -171,13 +211,12 @@ class Watched:
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}"
+        return _url("+sentinel", self.sentinels, f"/{SERVICE}")
 
     def primary(self) -> Server:
         """The one that the sentinels name."""
         port = int(self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
-        return next(server for server in self.servers if server.port == port)
+        return next(server for server in self.servers if server.service_port == port)
 
     def primaries(self) -> Sequence[Server]:
         return [self.primary()]
@@ -225,7 +264,7 @@ class Clustered:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+        return _url("+cluster", self.nodes[:2])
 
     def primaries(self) -> Sequence[Server]:
         found = []
@@ -263,7 +302,7 @@ class Clustered:
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", self.ids[to.port])
         yield 0
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, per_step):
-            source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            source.ask("MIGRATE", "127.0.0.1", to.service_port, "", 0, 5000, "KEYS", *keys)
             yield len(keys)
         for node in (to, source, *self.primaries()):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", self.ids[to.port])
@@ -283,8 +322,10 @@ def _is_settled(node: Server) -> bool:
 
 
 @contextmanager
-def standalone(folder: Path, binary: Path | None = None, **options: str) -> Iterator[Standalone]:
-    with Server(folder, binary, options) as server:
+def standalone(
+    folder: Path, binary: Path | None = None, *, tls: Tls | None = None, **options: str
+) -> Iterator[Standalone]:
+    with Server(folder, binary, options, tls) as server:
         yield Standalone(server)
 
 
@@ -297,14 +338,15 @@ def watched(
     down_after_ms: int = 1_000,
     sentinel_password: str | None = None,
     options: Mapping[str, str] | None = None,
+    tls: Tls | None = None,
 ) -> Iterator[Watched]:
     """`options` are those of the data servers."""
     with ExitStack() as stack:
         own = {"repl-diskless-sync-delay": "0"} | dict(options or {})
-        servers = [stack.enter_context(Server(folder / "s0", binary, own))]
+        servers = [stack.enter_context(Server(folder / "s0", binary, own, tls))]
         for number in range(replicas):
-            following = own | {"replicaof": f"127.0.0.1 {servers[0].port}"}
-            servers.append(stack.enter_context(Server(folder / f"s{number + 1}", binary, following)))
+            following = own | {"replicaof": f"127.0.0.1 {servers[0].service_port}"}
+            servers.append(stack.enter_context(Server(folder / f"s{number + 1}", binary, following, tls)))
         sentinels = [
             stack.enter_context(
                 Sentinel(folder / f"sentinel{number}", binary, servers[0], down_after_ms, sentinel_password)
@@ -324,6 +366,7 @@ def clustered(
     replicas: bool = False,
     node_timeout_ms: int = 5_000,
     options: Mapping[str, str] | None = None,
+    tls: Tls | None = None,
 ) -> Iterator[Clustered]:
     with ExitStack() as stack:
         nodes = [
@@ -336,8 +379,10 @@ def clustered(
                         "cluster-port": str(free_port()),
                         "cluster-node-timeout": str(node_timeout_ms),
                         "repl-diskless-sync-delay": "0",
+                        **({"tls-cluster": "yes"} if tls else {}),
                         **(options or {}),
                     },
+                    tls,
                 )
             )
             for number in range(6 if replicas else 3)

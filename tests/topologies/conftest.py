@@ -38,10 +38,11 @@ CASES = _ALL if os.environ.get("TOPOLOGIES") == "all" else _USUAL
 
 
 @asynccontextmanager
-async def open_on(topology: Topology, folder: Path) -> AsyncIterator[Service]:
-    """A service on a topology; `client` has the usual methods of redis-py on each of them."""
-    url = topology.url
-    client = _client(topology)
+async def open_on(topology: Topology, folder: Path, url: str | None = None) -> AsyncIterator[Service]:
+    """A service on a topology, with a URL of its own if one is given; `client` has the usual methods of
+    redis-py on each of them."""
+    url = url or topology.url
+    client = _client(topology, url)
     try:
         async with AsyncPublisher(url, namespace="ntf") as publisher:
             yield Service(url, client, publisher, write_types(folder / "types"), Keys())
@@ -49,10 +50,11 @@ async def open_on(topology: Topology, folder: Path) -> AsyncIterator[Service]:
         await client.aclose()
 
 
-def _client(topology: Topology) -> redis.asyncio.Redis:
-    if locate(topology.url).kind == "cluster":
-        return redis.asyncio.RedisCluster("127.0.0.1", topology.primaries()[0].port)  # type: ignore[return-value]
-    client = connect(topology.url)
+def _client(topology: Topology, url: str) -> redis.asyncio.Redis:
+    if locate(url).kind == "cluster":
+        node = topology.primaries()[0]
+        return redis.asyncio.RedisCluster("127.0.0.1", node.port, password=node.password)  # type: ignore[return-value]
+    client = connect(url)
     assert isinstance(client, redis.asyncio.Redis)
     return client
 
