@@ -25,6 +25,7 @@ from notifier.broker.scripts import Call, execute, run_all, script
 from notifier.channel import (
     Channel,
     DeliveryError,
+    InboxEntry,
     Sent,
 )
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
@@ -100,32 +101,32 @@ class Deliveries:
     # What comes in.
 
     async def accept(self, batch: Batch) -> None:
-        usable = [
-            (partition, [m for m in messages if self._usable(partition, m)]) for partition, messages in batch
-        ]
+        usable = [(partition, self._usable(partition, messages)) for partition, messages in batch]
         parked = await self._parked_lanes(usable)
         for partition, messages in usable:
             if partition.state in ACTIVE:
                 self._enlist(partition, messages, parked.get(partition, ()))
         self._lanes.wake()
 
-    def _usable(self, partition: Partition, message: Message) -> bool:
+    def _usable(self, partition: Partition, messages: list[Message]) -> list[Message]:
         """Reads the fields; what is unreadable, or has outlived too many owners, is dead-lettered."""
-        try:
-            if is_dead_letter(message.fields):
-                failure, message.fields = split(message.fields)
-                message.attempts, message.first_ms = failure.attempts, failure.first_ms
-            message.entry = DeliveryEntry.of(message.fields)
-        except (MalformedEntry, ValueError) as error:
-            self._bury(
-                partition, message, _failure("MalformedEntry", str(error), message, partition.server_ms())
-            )
-            return False
-        message.lane = message.entry.recipient + b"/" + message.entry.key
-        if message.deliveries > MAX_OWNERS:
-            self._bury(partition, message, _poison(message, partition.server_ms()))
-            return False
-        return True
+        usable = []
+        for message in messages:
+            try:
+                if is_dead_letter(message.fields):
+                    failure, message.fields = split(message.fields)
+                    message.attempts, message.first_ms = failure.attempts, failure.first_ms
+                message.entry = entry = DeliveryEntry.of(message.fields)
+            except (MalformedEntry, ValueError) as error:
+                failure = _failure("MalformedEntry", str(error), message, partition.server_ms())
+                self._bury(partition, message, failure)
+                continue
+            message.lane = b"%b/%b" % (entry.recipient, entry.key)
+            if message.deliveries > MAX_OWNERS:
+                self._bury(partition, message, _poison(message, partition.server_ms()))
+            else:
+                usable.append(message)
+        return usable
 
     async def _parked_lanes(
         self, batch: Sequence[tuple[Partition, list[Message]]]
@@ -286,34 +287,35 @@ class Deliveries:
             log.info("delivery_expired", **about(self._consumer.queue, message))
             self._trace(partition, message, "expired")
         else:
-            now_ms = partition.server_ms()
-            self._delivered.observe(now_ms - int(message.entry.accepted_ms))
-            if outcome.answer:
-                self._trace(
-                    partition, message, "delivered", attempt=message.attempts + 1, answer=outcome.answer
-                )
-            elif self._traces:
-                entry = message.entry
-                words = delivered(
-                    entry.id, entry.recipient, now_ms, self._channel_name, entry.key, message.attempts + 1
-                )
-                partition.traced.append(words)
-            if self._tells_deliveries:
-                answer = without_addresses(outcome.answer)
-                log.debug("delivered", answer=answer, **about(self._consumer.queue, message))
-        self._finish(partition, lane, message, outcome)
+            self._tell_delivered(partition, message, outcome.answer)
+        if outcome.inbox is not None or message.parked:
+            self._take_off(partition, lane, message, self._into_inbox(message, outcome.inbox))
+            return
+        partition.ack(message.id)
+        self._lanes.next(lane)
+        if not partition.is_dirty or partition.next_due_ms >= 0:
+            self._consumer.commit(partition)
+
+    def _tell_delivered(self, partition: Partition, message: Message, answer: str) -> None:
+        entry, now_ms = message.entry, partition.server_ms()
+        self._delivered.observe(now_ms - int(entry.accepted_ms))
+        attempt = message.attempts + 1
+        if self._tells_deliveries:
+            log.debug("delivered", answer=without_addresses(answer), **about(self._consumer.queue, message))
+        if answer:
+            self._trace(partition, message, "delivered", attempt=attempt, answer=answer)
+        elif self._traces:
+            partition.traced.append(
+                delivered(entry.id, entry.recipient, now_ms, self._channel_name, entry.key, attempt)
+            )
 
     # What follows.
 
-    def _finish(self, partition: Partition, lane: Lane, message: Message, sent: Sent) -> None:
-        commands: list[Command] | tuple[()] = ()
-        if sent.inbox is not None:
-            prefix = self._keys.inbox(message.entry.recipient.decode())
-            entry = sent.inbox
-            commands = [
-                ("INBOX.ADD", prefix, entry.id, entry.created_ms, encode_entry(entry), self._inbox_limit)
-            ]
-        self._take_off(partition, lane, message, commands)
+    def _into_inbox(self, message: Message, entry: InboxEntry | None) -> Sequence[Command]:
+        if entry is None:
+            return ()
+        prefix = self._keys.inbox(message.entry.recipient.decode())
+        return (("INBOX.ADD", prefix, entry.id, entry.created_ms, encode_entry(entry), self._inbox_limit),)
 
     def _take_off(
         self, partition: Partition, lane: Lane, message: Message, commands: Sequence[Command]

@@ -31,7 +31,7 @@ Cluster keeps them in one slot:
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GROUP = "workers"
 """The one consumer group of every queue."""
@@ -63,13 +63,18 @@ class Keys:
 
     namespace: str = "ntf"
     partitions: int = 16
+    _tags: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tags = tuple(f"{{{self.namespace}:{partition:02d}}}" for partition in range(self.partitions))
+        object.__setattr__(self, "_tags", tags)
 
     def partition_of(self, recipient_id: str) -> int:
         """CRC-32 (ISO 3309, as in zlib) of the UTF-8 id, modulo the number of partitions."""
         return zlib.crc32(recipient_id.encode()) % self.partitions
 
     def tag(self, partition: int) -> str:
-        return f"{{{self.namespace}:{partition:02d}}}"
+        return self._tags[partition]
 
     # Queues; `queue` is "events", a channel, or "<channel>:dlq".
 
@@ -118,12 +123,16 @@ class Keys:
     # One of each for an event, in each partition that has recipients of it.
 
     def seen(self, partition: int, event_id: str) -> str:
-        return f"{self.tag(partition)}:seen:{event_id}"
+        return f"{self._tags[partition]}:seen:{event_id}"
 
     # One of each for a recipient.
 
     def recipient(self, recipient_id: str) -> str:
-        return f"{self.tag(self.partition_of(recipient_id))}:recipient:{recipient_id}"
+        return self.recipient_prefix(self.partition_of(recipient_id)) + recipient_id
+
+    def recipient_prefix(self, partition: int) -> str:
+        """What comes before the id in `recipient`."""
+        return f"{self._tags[partition]}:recipient:"
 
     def inbox(self, recipient_id: str) -> str:
         return f"{self.tag(self.partition_of(recipient_id))}:inbox:{recipient_id}"

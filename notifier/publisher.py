@@ -217,8 +217,8 @@ def _accepted(events: Sequence[_Encoded], duplicates: Mapping[int, list[str]]) -
     return [
         Accepted(
             event.id,
-            tuple([recipient.id for recipient in event.everyone()]),
-            tuple(duplicates.get(number, ())),
+            (event.recipient.id,) if event.recipient else tuple([one.id for one in event.recipients]),
+            tuple(duplicates[number]) if number in duplicates else (),
         )
         for number, (event, _, _) in enumerate(events)
     ]

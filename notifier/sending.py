@@ -97,17 +97,23 @@ class Sender:
         """What came of one attempt. EXPIRED: it was too late for one. None: there was none, because the
         partition went away while the channel was down."""
         while True:
-            is_probe = False
-            if self.breaker.is_open:
-                is_probe = await self.breaker.admitted()
-                await partition.wait_until_ours()
+            is_probe = self.breaker.is_open and await self._admitted(partition)
             expires = message.entry.expires_ms
             expired = expires and int(expires) <= partition.server_ms()
             if expired or partition.state not in ACTIVE:
                 if is_probe:
                     self.breaker.abandoned()
                 return EXPIRED if expired else None
-            outcome = await self._send(runner, partition, message)
+            partition.running += 1
+            runner.began = time.monotonic()
+            try:
+                outcome: Sent | DeliveryError = await self._channel.send(*self._rendered(message))
+                if not isinstance(outcome, Sent):
+                    raise TypeError(f"send returned {type(outcome).__name__}, not Sent")
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
+                outcome = self._outcome_of(error, runner, message)
+            finally:
+                self._returned(runner, partition)
             if isinstance(outcome, ChannelUnavailable):
                 self._unavailable(outcome)
                 continue
@@ -115,34 +121,37 @@ class Sender:
                 self._answered(outcome, is_probe=is_probe)
             return outcome
 
-    async def _send(self, runner: Runner, partition: Partition, message: Message) -> Sent | DeliveryError:
-        partition.running += 1
-        runner.began = time.monotonic()
-        try:
-            delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
-            content = _NOTHING
-            if self._blocks:
-                content = self._render(self._channel.name, delivery.event, delivery.recipient)
-            sent = await self._channel.send(delivery, content)
-            if not isinstance(sent, Sent):
-                raise TypeError(f"send returned {type(sent).__name__}, not Sent")
-            return sent
-        except DeliveryError as failure:
-            return failure
-        except TemplateError as error:
+    async def _admitted(self, partition: Partition) -> bool:
+        """Waits while the breaker lets nobody through. Whether the caller sends as its probe."""
+        is_probe = await self.breaker.admitted()
+        await partition.wait_until_ours()
+        return is_probe
+
+    def _rendered(self, message: Message) -> tuple[Delivery, Mapping[str, str]]:
+        delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
+        if not self._blocks:
+            return delivery, _NOTHING
+        return delivery, self._render(self._channel.name, delivery.event, delivery.recipient)
+
+    def _returned(self, runner: Runner, partition: Partition) -> None:
+        runner.began = math.inf
+        if runner.is_overdue:  # the channel answered in the same moment, or swallowed it
+            runner.is_overdue = False
+            runner.task.uncancel()
+        partition.running -= 1
+        if not partition.running and partition in self._stopped:
+            self._stopped[partition].set()
+
+    def _outcome_of(
+        self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
+    ) -> DeliveryError:
+        if isinstance(error, DeliveryError):
+            return error
+        if isinstance(error, TemplateError):
             return Unrenderable(str(error))
-        except InvalidInput as error:
+        if isinstance(error, InvalidInput):
             return PermanentFailure(f"the entry does not hold an event: {error}")
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
-            return self._raised(error, runner, message)
-        finally:
-            runner.began = math.inf
-            if runner.is_overdue:  # the channel answered in the same moment, or swallowed it
-                runner.is_overdue = False
-                runner.task.uncancel()
-            partition.running -= 1
-            if not partition.running and partition in self._stopped:
-                self._stopped[partition].set()
+        return self._raised(error, runner, message)
 
     def _raised(
         self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message

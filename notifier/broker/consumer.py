@@ -360,12 +360,9 @@ class Consumer:
 
     def _in_hand_from(self, partition: Partition, entries: Entries) -> list[Message]:
         # Without a field list: deleted by hand while it was pending. Known: the group was made anew.
-        messages = [
-            Message(entry[0], entry[1], entry[2] if len(entry) > 2 else 1)
-            for entry in entries
-            if entry[1] is not None and entry[0] not in partition.in_hand
-        ]
-        partition.in_hand.update([message.id for message in messages])
+        in_hand = partition.in_hand
+        messages = [Message(*entry) for entry in entries if entry[1] is not None and entry[0] not in in_hand]
+        in_hand.update([message.id for message in messages])
         self._in_hand += len(messages)
         return messages
 

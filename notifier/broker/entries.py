@@ -11,6 +11,7 @@ failure before them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import eq
 from typing import Final, NamedTuple
 
 WIRE_VERSION: Final = b"1"
@@ -52,7 +53,7 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
     Our own entries have just these fields in this order; another version or another producer may add
     some, or order them otherwise.
     """
-    if tuple(fields[::2]) == names:
+    if len(fields) == 2 * len(names) and all(map(eq, fields[::2], names)):
         return fields[1::2]
     by_name = dict(zip(fields[::2], fields[1::2], strict=False))
     for name in names:

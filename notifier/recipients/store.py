@@ -73,7 +73,8 @@ class Recipients:
         asked = [partition for partition, ids in wanted.items() if ids]
         found: dict[int, list[bytes | None]] = {partition: [] for partition in wanted}
         if asked:
-            names = [[self._keys.recipient(recipient_id) for recipient_id in wanted[p]] for p in asked]
+            prefixes = [self._keys.recipient_prefix(partition) for partition in asked]
+            names = [[prefix + one for one in wanted[p]] for p, prefix in zip(asked, prefixes, strict=True)]
             replies = await execute(self._caller, [("MGET", *of_partition) for of_partition in names])
             for partition, reply in zip(asked, replies, strict=True):
                 if isinstance(reply, Exception):
