@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from notifier.broker.connection import Client
-from notifier.broker.scripts import Call, run, script
+from notifier.broker.scripts import Call, run, run_all, script
 from notifier.channel import InboxEntry
 from notifier.errors import InvalidInput
 from notifier.keys import Keys
@@ -207,6 +207,17 @@ class Inbox:
         """The new counts, or None when there is no such entry. Marking twice changes nothing."""
         sizes = await self._run("inbox_mark", recipient_id, (entry_id, _known("mark", mark, Mark)))
         return None if sizes is None else decode_counts(sizes)
+
+    async def mark_some(self, recipient_id: str, entry_ids: Sequence[str], mark: Mark) -> Counts:
+        """Marks these entries, passes over those that are not there, and returns the new counts."""
+        key = [self._keys.inbox(recipient_id)]
+        named = _known("mark", mark, Mark)
+        marks = [Call(script("inbox_mark"), key, (entry_id, named)) for entry_id in entry_ids]
+        replies = await run_all(self._client, [*marks, Call(script("inbox_counts"), key, ())])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return decode_counts(replies[-1])
 
     async def mark_all(
         self,

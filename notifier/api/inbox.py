@@ -21,6 +21,7 @@ from notifier.inbox import MAX_PAGE_SIZE, Archived, Counts, Mark, Status
 router = APIRouter(prefix="/v1/inbox", tags=["inbox"])
 
 _CURSOR_LIMIT: Final = 1_000
+_ID_LIMIT: Final = 200
 _ERRORS = (401, 422, 503)
 _COUNTED = schemas.answer("The counts after it", schemas.COUNTS_SCHEMA, schemas.COUNTS)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -117,14 +118,22 @@ async def mark_entry(entry_id: EntryId, mark: PathMark, user: User, parts: Parts
     responses={**_COUNTED, **responses(*_ERRORS, 400, 413, 415)},
     openapi_extra=body_schema(
         schemas.FILTER_SCHEMA,
-        examples={"what was shown": {"status": "unread", "until": "2026-07-01T09:30:00.123Z"}, "all": {}},
+        examples={
+            "what was shown": {"status": "unread", "until": "2026-07-01T09:30:00.123Z"},
+            "some": {"ids": [schemas.ENTRY["id"]]},
+            "all": {},
+        },
         required=False,
     ),
 )
 async def mark_entries(mark: PathMark, body: OptionalObject, user: User, parts: Parts) -> Response:
     """In one step, and idempotent. Without `archived`, `unarchived` is for what is archived, and any other
-    mark for what is not.
+    mark for what is not. With `ids`, and then with nothing else, these entries are marked, such as all that
+    were shown; ids that are not there are passed over.
     """
+    if "ids" in body:
+        ids = _ids(known(body, "ids")["ids"])
+        return _counts(await parts.runtime.inbox.mark_some(user, ids, mark))
     known(body, "status", "archived", "until")
     counts = await parts.runtime.inbox.mark_all(
         user,
@@ -134,6 +143,26 @@ async def mark_entries(mark: PathMark, body: OptionalObject, user: User, parts: 
         until_ms=_until_ms(body["until"]) if "until" in body else None,
     )
     return _counts(counts)
+
+
+def _ids(value: object) -> list[str]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_PAGE_SIZE:
+        raise invalid("ids", f"must be a list of 1 to {MAX_PAGE_SIZE} ids")
+    for place, entry_id in enumerate(value):
+        if not isinstance(entry_id, str) or not 1 <= len(entry_id) <= _ID_LIMIT:
+            raise invalid(f"ids[{place}]", f"must be text of 1 to {_ID_LIMIT} characters")
+        if not _is_text(entry_id):
+            raise invalid(f"ids[{place}]", "is not Unicode")
+    return value
+
+
+def _is_text(value: str) -> bool:
+    """False for half of a surrogate pair, which JSON can spell and UTF-8 can't."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _one_of(body: Mapping[str, Any], name: str, literal: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from notifier.api.reading import JSON
-from notifier.inbox import Archived, Status
+from notifier.inbox import MAX_PAGE_SIZE, Archived, Status
 
 _TIME: Final = {"type": ["string", "null"], "format": "date-time"}
 _MARKS: Final = {"seen_at": _TIME, "read_at": _TIME, "archived_at": _TIME}
@@ -62,7 +62,15 @@ PAGE_SCHEMA: Final = _object(
 FILTER_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "additionalProperties": False,
+    "dependentSchemas": {"ids": {"maxProperties": 1}},
     "properties": {
+        "ids": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_PAGE_SIZE,
+            "items": {"type": "string", "minLength": 1, "maxLength": 200},
+            "description": "These entries, and then no other member",
+        },
         "status": {"type": "string", "enum": list(get_args(Status)), "default": "all"},
         "archived": {"type": "string", "enum": list(get_args(Archived))},
         "until": {

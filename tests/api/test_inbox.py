@@ -130,6 +130,14 @@ async def test_a_bulk_mark_leaves_out_what_came_after_the_list_was_shown(api: Ap
         assert (await bo.post("/v1/inbox/unarchived")).json()["total"] == 4
 
 
+async def test_some_are_marked_by_id_and_what_is_not_there_is_passed_over(api: Api) -> None:
+    await fill(api, "bo", 4)
+    async with api.user("bo") as bo:
+        response = await bo.post("/v1/inbox/read", json={"ids": ["e0", "nothing", "e2", "e0"]})
+        assert response.json() == {"total": 4, "unread": 2, "unseen": 2}
+        assert [one["id"] for one in (await get(api, "bo", status="read"))["entries"]] == ["e2", "e0"]
+
+
 async def test_nobody_reaches_an_inbox_but_their_own(api: Api) -> None:
     await fill(api, "bo", 1)
     async with api.user("ada") as ada:
@@ -198,6 +206,11 @@ async def test_a_bad_parameter_is_named(api: Api, field: str, query: dict[str, A
         ("until", {"until": "2026-13-01T09:30:00Z"}),
         ("until", {"until": 1_782_898_200_000}),
         ("untill", {"untill": "2026-07-01T09:30:00Z"}),
+        ("ids", {"ids": []}),
+        ("ids", {"ids": ["e0"] * 101}),
+        ("ids[1]", {"ids": ["e0", 1]}),
+        ("ids[0]", {"ids": ["e" * 201]}),
+        ("status", {"ids": ["e0"], "status": "all"}),
         ("body", ["all"]),
     ],
 )
