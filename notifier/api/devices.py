@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
+import structlog
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.config import JsonDict
@@ -16,8 +17,11 @@ from notifier.api.problems import Problem, responses
 from notifier.api.reading import JsonObject, body_schema, invalid
 from notifier.api.shared import Parts
 from notifier.channel import TakesDevices, device_key
+from notifier.errors import ConfigurationError
 from notifier.event import Device
 from notifier.recipients import Devices
+
+log = structlog.get_logger(__name__)
 
 backend = APIRouter(prefix="/v1/recipients/{id}/devices", tags=["devices"], dependencies=[ManagesRecipients])
 user = APIRouter(prefix="/v1/inbox", tags=["inbox"])
@@ -174,10 +178,14 @@ class PushKey(BaseModel):
     public_key: str
 
 
-@user.get("/push-key", summary="The key to subscribe with", responses=responses(401, 404))
+@user.get("/push-key", summary="The key to subscribe with", responses=responses(401, 404, 500))
 async def push_key(_: User, parts: Parts) -> PushKey:
     """The public VAPID key (RFC 8292) of this installation. 404: it pushes to no browsers."""
-    for channel in parts.channels.values():
-        if isinstance(channel, TakesDevices) and (key := channel.push_key()):
-            return PushKey(public_key=key)
+    try:
+        for channel in parts.channels.values():
+            if isinstance(channel, TakesDevices) and (key := channel.push_key()):
+                return PushKey(public_key=key)
+    except ConfigurationError as error:
+        log.warning("push_key_unusable", setting=error.setting, reason=error.reason)
+        raise Problem(500, "the key for Web Push can't be used; the log says more") from error
     raise Problem(404, "there is no key for Web Push")

@@ -142,7 +142,7 @@ async def list_letters(
     after: Annotated[
         str | None, Query(max_length=500, description="`page_info.after` of the page before")
     ] = None,
-    page_size: Annotated[int, Query(ge=1, le=200)] = 50,
+    page_size: Annotated[int, Query(ge=1, le=200, description="At most so many")] = 50,
 ) -> schemas.LetterPage:
     """Oldest first; those that were there when the first page was asked for. A page may be short, or empty,
     when the filters take few of many: go on while `has_more` is true.

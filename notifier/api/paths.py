@@ -45,7 +45,7 @@ def segment(alias: str, description: str, example: str, *, max_length: int = 200
         examples=[example],
         min_length=1,
         max_length=max_length,
-        json_schema_extra={"pattern": LINE},
+        pattern=LINE,
     )
 
 

@@ -155,6 +155,7 @@ _EXPLAINED: Final[Mapping[int, str]] = {
     415: "The content type is not one of those that are read here",
     422: "A field breaks a rule; `errors` names it",
     429: "The backlog is at its limit; try again after `Retry-After` seconds",
+    500: "Something is wrong on our side; the log says more under the `request_id`",
     503: "The broker is away or full; try again after `Retry-After` seconds",
 }
 _RETRY_HEADER: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}

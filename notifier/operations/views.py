@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from notifier.operations.dead_letters import Letter
 from notifier.operations.queues import QueueState
 
-_ADVICE: Final[Mapping[str, str]] = {
+ADVICE: Final[Mapping[str, str]] = {
     "TemplateError": "Mend the template (notifier templates check), then redrive it.",
     "InvalidAddress": "The address does not exist any more and is passed over from now on. Correct the "
     "profile and discard this; or, if the provider was wrong, redrive it, and the address is used again.",
@@ -87,7 +87,7 @@ def letter_view(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
 
 def advice(letter: Letter) -> str:
     """What an operator can do about it."""
-    return _ADVICE.get(letter.failure.error, _OTHERWISE)
+    return ADVICE.get(letter.failure.error, _OTHERWISE)
 
 
 def event_of(letter: Letter) -> Any:

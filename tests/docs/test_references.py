@@ -10,8 +10,8 @@ import pytest
 
 from notifier import catalogue
 from notifier.bootstrap import open_channels
-from notifier.cli.letters import _ADVICE
 from notifier.event import Actor, Event, Recipient
+from notifier.operations.views import ADVICE
 from notifier.rendering.filters import FILTERS
 from notifier.rendering.sandbox import NAMES
 from notifier.settings import Settings
@@ -104,4 +104,4 @@ def test_the_advice_for_every_error_is_in_the_how_to() -> None:
     text = (ROOT / "docs/how-to/handle-dead-letters.md").read_text()
     table = text.partition("| error | what happened |")[2].partition("\n\n")[0]
     # A ChannelUnavailable opens the breaker, so nothing is dead-lettered for it.
-    assert set(first_column(table)) == set(_ADVICE) - {"ChannelUnavailable"}
+    assert set(first_column(table)) == set(ADVICE) - {"ChannelUnavailable"}
