@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TextIO
 
 import structlog
@@ -26,6 +27,18 @@ _LEVELS: Final[Mapping[str, int]] = {
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"]+(?=@)")
 
 
+SAID_AGAIN_AFTER: Final = 30.0
+"""Seconds in which one of `_OUTAGE` is said once for each queue and error."""
+
+# What every worker would say of each partition, again and again, for as long as the broker is away.
+_OUTAGE = frozenset({
+    "commit_failed", "commit_refused", "lease_beat_failed", "lease_not_renewed", "lease_not_taken",
+    "mark_failed", "not_recovered", "partition_not_read", "read_failed", "routing_failed", "routing_waits",
+    "timer_failed",
+})  # fmt: skip
+_MOST_OUTAGES = 256
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, to be told from those that others put on the root logger."""
 
@@ -36,6 +49,30 @@ def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         if isinstance(value, str) and "@" in value:
             event[name] = _CREDENTIALS.sub("***", value)
     return event
+
+
+class OutagesOnce:
+    """Leaves out what has just been said of an outage; `left_out` counts such lines when it is said again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        if event["event"] not in _OUTAGE:
+            return event
+        of = event["event"], event.get("queue"), event.get("error")
+        now = self._clock()
+        said, left_out = self._said.get(of, (-SAID_AGAIN_AFTER, 0))
+        if now - said < SAID_AGAIN_AFTER:
+            self._said[of] = said, left_out + 1
+            raise structlog.DropEvent
+        if len(self._said) >= _MOST_OUTAGES:  # errors with ever new texts
+            self._said.clear()
+        self._said[of] = now, 0
+        if left_out:
+            event["left_out"] = left_out
+        return event
 
 
 def configure(
@@ -57,7 +94,7 @@ def configure(
     ]
     renderer = _renderer(form, out)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[OutagesOnce(), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=cache_loggers,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from notifier.observability import configure
+from notifier.observability import SAID_AGAIN_AFTER, OutagesOnce, configure
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,47 @@ def test_no_secret_gets_out(form: str) -> None:
 def test_the_level_is_the_lowest_that_is_told() -> None:
     assert "connected" not in _told("json", "warning")
     assert "hidden" in _told("json", "debug")
+
+
+def test_an_outage_is_said_once_and_again_while_it_lasts() -> None:
+    now = 0.0
+    once = OutagesOnce(lambda: now)
+
+    def said(**line: Any) -> dict[str, Any] | None:
+        try:
+            return dict(once(None, "warning", {"event": "lease_not_renewed", "queue": "email"} | line))
+        except structlog.DropEvent:
+            return None
+
+    assert said(error="gone", partition=1) == {
+        "event": "lease_not_renewed", "queue": "email", "error": "gone", "partition": 1
+    }  # fmt: skip
+    assert [said(error="gone", partition=n) for n in range(2, 6)] == [None] * 4
+    for other in ({"error": "full"}, {"error": "gone", "queue": "push"}, {"error": "gone", "event": "x"}):
+        assert said(**other) is not None
+    assert said(event="x") is not None
+    now += SAID_AGAIN_AFTER
+    again = said(error="gone", partition=7)
+    assert again is not None
+    assert again["left_out"] == 4
+    assert said(error="gone") is None
+
+
+def test_errors_that_are_never_the_same_take_no_memory() -> None:
+    once = OutagesOnce()
+    for n in range(10_000):
+        once(None, "warning", {"event": "read_failed", "error": f"port {n}"})
+    assert len(once._said) < 1_000  # noqa: SLF001 - its memory is what is at stake
+
+
+def test_the_log_of_an_outage_is_short() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream=stream)
+    log = structlog.get_logger("test")
+    for beat in range(10):
+        for partition in range(16):
+            log.warning("lease_not_renewed", queue="email", partition=partition, error="gone")
+        log.info("beat", number=beat)
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "lease_not_renewed", *["beat"] * 10
+    ]  # fmt: skip
