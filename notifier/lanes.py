@@ -36,6 +36,7 @@ class Lanes:
         self._lanes: dict[Partition, dict[bytes, Lane]] = {}
         self._ready: deque[Lane] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._called = False  # a runner that has not come yet: until then, no other need be called
 
     def find(self, partition: Partition, key: bytes) -> Lane | None:
         lanes = self._lanes.get(partition)
@@ -92,11 +93,11 @@ class Lanes:
 
     def wake(self) -> None:
         """Calls one idle runner, if a lane is ready. Each that takes a lane calls the next."""
-        while self._ready and self._idle:
+        while self._ready and self._idle and not self._called:
             runner = self._idle.popleft()
             if not runner.done():
                 runner.set_result(None)
-                return
+                self._called = True
 
     def take(self) -> Lane | None:
         """The next ready lane, if there is one."""
@@ -112,4 +113,11 @@ class Lanes:
         """Until a lane may be ready."""
         runner = asyncio.get_running_loop().create_future()
         self._idle.append(runner)
-        await runner
+        try:
+            await runner
+        except asyncio.CancelledError:
+            if not runner.cancelled():  # it had been called, so somebody else must come
+                self._called = False
+                self.wake()
+            raise
+        self._called = False
