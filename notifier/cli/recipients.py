@@ -15,9 +15,12 @@ from notifier.cli.lines import Line, Source, before, hint, opened
 
 if TYPE_CHECKING:
     from notifier.bootstrap import Runtime
+    from notifier.event import Recipient
     from notifier.recipients import Recipients, Suppression
 
 _MAX_OBJECT = 256 * 1024
+_BATCH = 500
+_PAGE = 500
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The recipient's id.", show_default=False)]
 
@@ -42,28 +45,64 @@ def put(
 
 
 async def _put_all(recipients: Recipients, source: Source, *, as_json: bool) -> None:
-    from notifier.errors import BrokerError, InvalidRecipient
+    from notifier.errors import InvalidRecipient
     from notifier.event import parse_recipient
 
-    new = stored = 0
+    store = _Storing(recipients)
     for line in _objects(source):
-        rest = before(line.number, "is stored", "are stored") or "nothing is stored"
         try:
             if line.content is None:
                 raise InvalidRecipient("recipient", f"has more than {_MAX_OBJECT} bytes")
-            new += await recipients.put(parse_recipient(line.content))
+            await store.add(line.number, parse_recipient(line.content))
         except InvalidRecipient as error:
+            await store.finish()
             wrong = f"{source.name}:{line.number}: {error}{hint(line.content or b'')}"
+            rest = before(line.number, "is stored", "are stored") or "nothing is stored"
             raise CommandFailed(f"{wrong}; {rest}", 2) from None
-        except BrokerError as error:
-            raise CommandFailed(f"notifier: {error}; {rest}: run it again, which does no harm") from error
-        stored += 1
+    await store.finish()
     if as_json:
-        output.emit({"stored": stored, "new": new})
-    elif stored:
-        output.say(f"Stored {output.counted(stored, 'recipient')}, {output.number(new)} of them new")
+        output.emit({"stored": store.stored, "new": store.new})
+    elif store.stored:
+        output.say(
+            f"Stored {output.counted(store.stored, 'recipient')}, {output.number(store.new)} of them new"
+        )
     else:
         output.note(f"{source.name} is empty: nothing to store")
+
+
+class _Storing:
+    """Stores profiles many at a time."""
+
+    def __init__(self, recipients: Recipients) -> None:
+        self.stored = 0
+        self.new = 0
+        self._recipients = recipients
+        self._first = 0  # the number of the first line that is not stored yet
+        self._waiting: list[Recipient] = []
+
+    async def add(self, number: int, recipient: Recipient) -> None:
+        """Raises InvalidRecipient when it is too large, and CommandFailed as `finish` does."""
+        from notifier.recipients import encode_profile
+
+        encode_profile(recipient)
+        self._first = self._first or number
+        self._waiting.append(recipient)
+        if len(self._waiting) == _BATCH:
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Raises CommandFailed when the broker fails."""
+        from notifier.errors import BrokerError
+
+        try:
+            new = await self._recipients.put_many(self._waiting)
+        except BrokerError as error:
+            rest = before(self._first, "is stored", "are stored") or "perhaps some are stored"
+            raise CommandFailed(f"notifier: {error}; {rest}: run it again, which does no harm") from error
+        self.stored += len(self._waiting)
+        self.new += new
+        self._first = 0
+        self._waiting.clear()
 
 
 def _objects(source: Source) -> Iterator[Line]:
@@ -156,15 +195,97 @@ def delete(recipient_id: IdArgument, as_json: JsonOption = False) -> None:
         )
 
 
-def unsuppress(
-    recipient_id: IdArgument,
-    channel: Annotated[str, typer.Argument(metavar="CHANNEL", show_default=False)],
-    address_key: Annotated[
-        str, typer.Argument(metavar="ADDRESS_KEY", help="As `show` names it.", show_default=False)
-    ],
+def suppressed(
+    channel: Annotated[str | None, typer.Option(metavar="CHANNEL", help="Only of this channel.")] = None,
+    limit: Annotated[int, typer.Option(min=0, metavar="COUNT", help="At most so many; 0 means all.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Use an address again that was passed over because the provider said that it does not exist."""
+    """List the addresses that are passed over, of all recipients. With --json one object a line."""
+    settings = read_settings()
+    number = connected(settings, lambda runtime: _print_suppressed(runtime, channel, limit, as_json=as_json))
+    if not number and not as_json:
+        output.say("No address is passed over")
+
+
+async def _print_suppressed(runtime: Runtime, channel: str | None, limit: int, *, as_json: bool) -> int:
+    """Prints up to `limit`, or all when that is 0; each once, and the same order within a page. How many."""
+    after: str | None = None
+    number = 0
+    while True:
+        page = await runtime.suppressions.page(after, _PAGE)
+        found = sorted(
+            (one for one in page.found if channel in {None, one.channel}),
+            key=lambda one: (one.recipient, one.channel, one.address_key),
+        )
+        if limit:
+            found = found[: limit - number]
+        _print_rows(found, first=not number, as_json=as_json)
+        number += len(found)
+        after = page.after
+        if after is None or (limit and number >= limit):
+            return number
+
+
+def _print_rows(found: list[Suppression], *, first: bool, as_json: bool) -> None:
+    from notifier.operations.views import moment
+
+    if as_json:
+        for one in found:
+            output.emit(
+                {
+                    "recipient": one.recipient,
+                    "channel": one.channel,
+                    "address_key": one.address_key,
+                    "reason": one.reason,
+                    "at": moment(one.at_ms),
+                }
+            )
+        return
+    if not found:
+        return
+    table = output.table("recipient", "channel", "address", "since", "reason")
+    table.show_header = first
+    table.columns[-1].overflow = "ellipsis"
+    for one in found:
+        cells = (one.recipient, one.channel, one.address_key, moment(one.at_ms) or "", one.reason)
+        table.add_row(*(output.one_line(cell) for cell in cells))
+    output.show(table)
+
+
+ChannelArgument = Annotated[str, typer.Argument(metavar="CHANNEL", show_default=False)]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="ADDRESS_KEY", help="As `suppressed` and `show` name it.", show_default=False)
+]
+
+
+def suppress(
+    recipient_id: IdArgument,
+    channel: ChannelArgument,
+    address_key: KeyArgument,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who look later.")] = "by hand",
+    as_json: JsonOption = False,
+) -> None:
+    """Pass over an address from the next event on: of a mailbox itself in lower case, of a device its key."""
+    settings = read_settings()
+    from notifier.bootstrap import open_channels
+
+    if channel not in (known := open_channels(settings, os.environ)):
+        raise typer.BadParameter(f"{channel!r} is not one of {', '.join(known)}", param_hint="CHANNEL")
+
+    async def work(runtime: Runtime) -> bool:
+        return await runtime.suppressions.add(recipient_id, channel, address_key, reason)
+
+    is_new = connected(settings, work)
+    if as_json:
+        output.emit({"id": recipient_id, "suppressed": True, "new": is_new})
+    else:
+        output.say(output.plain(f"{address_key} is passed over for {recipient_id}, from the next event on"))
+
+
+def unsuppress(
+    recipient_id: IdArgument, channel: ChannelArgument, address_key: KeyArgument, as_json: JsonOption = False
+) -> None:
+    """Use an address again that was passed over."""
     settings = read_settings()
 
     async def work(runtime: Runtime) -> bool:
@@ -188,4 +309,6 @@ app = command_group(
 register(app, put)
 register(app, show)
 register(app, delete)
+register(app, suppressed)
+register(app, suppress)
 register(app, unsuppress)

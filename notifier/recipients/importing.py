@@ -8,8 +8,8 @@ from typing import Final
 
 from notifier.errors import InvalidRecipient
 from notifier.event import Recipient, parse_recipient
-from notifier.recipients.profile import MAX_PROFILE_BYTES, Profile, encode_profile
-from notifier.recipients.store import Edit, Recipients
+from notifier.recipients.profile import MAX_PROFILE_BYTES, encode_profile
+from notifier.recipients.store import Recipients
 
 MAX_LINE: Final = 4 * MAX_PROFILE_BYTES
 """In bytes: JSON can be written in many ways."""
@@ -53,34 +53,28 @@ async def import_lines(recipients: Recipients, blocks: AsyncIterator[bytes], rep
     Of several lines with one id the last one counts. Each line is for itself: one that is refused stops
     nothing. Raises BrokerError; what was stored until then is stored, and doing all of it again is harmless.
     """
-    batch: dict[str, Recipient] = {}
+    batch: list[Recipient] = []
     lines = _Lines()
-    stored = size = 0
+    size = 0
 
     async def store() -> None:
-        nonlocal stored, size
-        if batch:
-            changes = await recipients.change_many(
-                {recipient.id: _replace(recipient) for recipient in batch.values()}
-            )
-            report.stored += stored
-            report.new += sum(change.before is None for change in changes.values())
+        nonlocal size
+        report.new += await recipients.put_many(batch)
+        report.stored += len(batch)
         report.done = lines.number
         batch.clear()
-        stored = size = 0
+        size = 0
 
     async def take(found: Iterator[tuple[int, bytes | None]]) -> None:
-        nonlocal stored, size
+        nonlocal size
         for number, line in found:
             try:
-                recipient = _parse(line)
+                batch.append(_parse(line))
             except InvalidRecipient as error:
                 report.refuse(number, error)
                 continue
-            batch[recipient.id] = recipient
-            stored += 1
             size += len(line or b"")
-            if stored == _BATCH or size > _BATCH_BYTES:
+            if len(batch) == _BATCH or size > _BATCH_BYTES:
                 await store()
 
     async for block in blocks:
@@ -95,13 +89,6 @@ def _parse(line: bytes | None) -> Recipient:
     recipient = parse_recipient(line)
     encode_profile(recipient)
     return recipient
-
-
-def _replace(recipient: Recipient) -> Edit:
-    def edit(_: Profile | None) -> Recipient:
-        return recipient
-
-    return edit
 
 
 class _Lines:

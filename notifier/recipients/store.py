@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +91,14 @@ class Recipients:
         """
         change = await self.change(recipient.id, lambda _: recipient)
         return change.before is None
+
+    async def put_many(self, recipients: Iterable[Recipient]) -> int:
+        """Store these; of several with one id the last one counts. How many are new.
+
+        Raises InvalidRecipient when one has more than 64 KiB as JSON; then none is stored.
+        """
+        changes = await self.change_many({recipient.id: _replace(recipient) for recipient in recipients})
+        return sum(change.before is None for change in changes.values())
 
     async def change(self, recipient_id: str, edit: Edit) -> Change:
         """Change one profile, whatever others change at the same time."""
@@ -188,6 +196,10 @@ class Recipients:
             total += int(dropped)
             if cursor == b"0":
                 return total
+
+
+def _replace(recipient: Recipient) -> Edit:
+    return lambda _: recipient
 
 
 def _encoded(recipient: Recipient | None) -> Profile | None:
