@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from notifier import metrics
 from notifier.alerts import Alerter
 from notifier.broker.connection import Client
 from notifier.broker.consumer import Consumer, Handler, cancel_until_done
@@ -62,6 +63,8 @@ class Worker:
         """`publisher` is for alerts. Raises ConfigurationError for an unknown role."""
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.roles = chosen_roles(roles, channels)
+        self.serving = False
+        """Whether its channels are open and it takes part in the queues."""
         self._settings = settings
         self._client = client
         self._keys = keys
@@ -80,6 +83,8 @@ class Worker:
                 await channel.open()
                 stack.push_async_callback(channel.close)
             log.info("worker_started", worker=self.name, roles=list(self.roles))
+            self.serving = True
+            metrics.TEMPLATE_PROBLEMS.set(len(self._templates.problems))
             async with asyncio.TaskGroup() as tasks:
                 background = [tasks.create_task(self._watch_templates())]
                 serving = []
@@ -118,7 +123,7 @@ class Worker:
         return Consumer(
             self._client, self._keys, queue, self.name,
             lease_ttl=settings.lease_ttl, in_hand_limit=settings.in_hand, reader=reader,
-            keep_traces=settings.trace_retention,
+            keep_traces=settings.trace_retention, watch=metrics.QueueWatch(queue),
         )  # fmt: skip
 
     def _router(self, queue: str) -> tuple[Consumer, Handler]:
@@ -157,6 +162,7 @@ class Worker:
             if await asyncio.to_thread(self._templates.changed):
                 problems = await asyncio.to_thread(self._templates.reload)
                 log.info("templates_reloaded", problems=len(problems))
+                metrics.TEMPLATE_PROBLEMS.set(len(problems))
                 for problem in problems:
                     log.error(
                         "template_broken", template=problem.template, line=problem.line, reason=problem.reason

@@ -18,6 +18,7 @@ from typing import Any, Final
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from notifier.api.connection import Connection, Limits
 from notifier.errors import ConfigurationError
@@ -30,8 +31,8 @@ _FILES_BESIDE: Final = 256  # what else has a file descriptor: the broker's conn
 _TICKS: Final = 10  # of a tenth of a second
 
 
-class Server(uvicorn.Server):
-    """Serves until `should_exit`; signals are the caller's."""
+class BoundedServer(uvicorn.Server):
+    """Serves until `should_exit`, and cuts clients that take too long; signals are the caller's."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,6 +45,10 @@ class Server(uvicorn.Server):
                 if isinstance(connection, Connection) and connection.is_overdue(now):
                     connection.transport.abort()
         return await super().on_tick(counter)
+
+
+class Server(BoundedServer):
+    """That of the API."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app
@@ -88,9 +93,15 @@ def allow_connections(wanted: int) -> int:
 @contextlib.asynccontextmanager
 async def prepared(app: FastAPI, limits: Limits) -> AsyncIterator[Server]:
     """A server whose application is connected. Raises what the lifespan raises."""
+    async with app.router.lifespan_context(app):
+        yield Server(configured(app, limits))
+
+
+def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """How we run uvicorn. The application's lifespan is the caller's."""
     # It warns of every request that can't be read, which anybody can send.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=partial(Connection, limits=limits),  # type: ignore[arg-type]
         ws="none",
@@ -102,5 +113,3 @@ async def prepared(app: FastAPI, limits: Limits) -> AsyncIterator[Server]:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=DRAIN,
     )
-    async with app.router.lifespan_context(app):
-        yield Server(config)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,9 @@ import typer
 from notifier.cli.context import read_settings
 
 if TYPE_CHECKING:
+    from notifier.bootstrap import Runtime
     from notifier.settings import Settings
+    from notifier.worker import Worker
 
 _TOLD = 5  # problems of templates that are told at the start
 
@@ -27,6 +31,16 @@ def worker(
             show_default=False,
         ),
     ],
+    host: Annotated[str, typer.Option(help="The address of --port.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Answer /livez, /readyz and /metrics on this port, without a key; 0 takes a free one.",
+            show_default="none",
+        ),
+    ] = None,
 ) -> None:
     """Route events, deliver notifications, give dead letters their second try.
 
@@ -34,12 +48,17 @@ def worker(
     hands the rest over and exits 0; a second one aborts at once. Logs go to stderr.
     """
     settings = read_settings(serving=True)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_serve(settings, roles))
+    with ExitStack() as stack, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        listening = None
+        if port is not None:
+            from notifier.api.server import listen
+
+            listening = stack.enter_context(listen(host, port))
+        code = runner.run(_serve(settings, roles, listening))
     raise typer.Exit(code)
 
 
-async def _serve(settings: Settings, roles: Sequence[str]) -> int:
+async def _serve(settings: Settings, roles: Sequence[str], listening: socket.socket | None) -> int:
     import structlog
 
     from notifier.bootstrap import open_channels, open_runtime, open_templates, open_worker, settle_memory
@@ -58,7 +77,11 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
             "templates_have_problems", count=len(problems), problems=told, see="notifier templates check"
         )
     settle_memory()
-    async with open_runtime(settings) as runtime, open_worker(runtime, channels, templates, roles) as served:
+    async with (
+        open_runtime(settings) as runtime,
+        open_worker(runtime, channels, templates, roles) as served,
+        _probed(listening, runtime, served, stop),
+    ):
         try:
             with watched_loop(stuck_after(settings.lease_ttl.total_seconds())):
                 await served.run(stop)
@@ -68,6 +91,24 @@ async def _serve(settings: Settings, roles: Sequence[str]) -> int:
             log.exception("worker_crashed", worker=served.name)
             return 1
     return 0
+
+
+@asynccontextmanager
+async def _probed(
+    listening: socket.socket | None, runtime: Runtime, served: Worker, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Until the worker has handed over: a supervisor that gets no answer would kill what still drains."""
+    if listening is None:
+        yield
+        return
+    from notifier.api.probes import answering, create_probes
+    from notifier.broker.scripts import ask
+
+    async def ask_broker() -> object:
+        return await ask(runtime.client, ("HGET", runtime.keys.meta(), "partitions"))
+
+    async with answering(listening, create_probes(lambda: served.serving and not stop.is_set(), ask_broker)):
+        yield
 
 
 def _stop(stop: asyncio.Event, number: int) -> None:
