@@ -176,9 +176,20 @@ async def mix(scene: Scene, armed: Armed) -> None:
     await _finish(scene, load)
 
 
-async def _add_by_hand(scene: Scene, load: Load) -> None:
+async def scheduling(scene: Scene, armed: Armed) -> None:
+    """A worker that serves already finds what is due so much later that it has time to see it before."""
+    load = Load()
+    victim = await scene.fork(armed=armed)
+    await until(lambda: _owns_all(scene, victim), every=0.01)
+    await _add_by_hand(scene, load, due_in=timedelta(seconds=2.5))
+    await scene.publisher.publish_many([load.event(n, u) for n in range(2) for u in PLAIN])
+    await scene.dies(victim)
+    await _finish(scene, load)
+
+
+async def _add_by_hand(scene: Scene, load: Load, due_in: timedelta = timedelta(milliseconds=900)) -> None:
     """As another language's client would: due later, and not checked by anybody."""
-    due = datetime.now(UTC) + timedelta(milliseconds=900)
+    due = datetime.now(UTC) + due_in
     event = load.event(0, "foreign", deliver_at=due.isoformat(), occurred_at=due.isoformat())
     to = event.pop("recipient")
     await scene.publisher.publish_many([])  # so that the installation exists

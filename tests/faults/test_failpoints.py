@@ -36,10 +36,10 @@ _COMMITS = (
     "post pop",
     "post pop XADD dlq",  # from a parked lane
     "post keep LSET",  # parked once more
+    "post trace",
     "post:dlq ack",
     "post:dlq move XADD dead",
     "box move INBOX.ADD",
-    "events move SCHEDULE",
     "events move XADD dlq",
     "events:dlq move XADD dead",
 )
@@ -54,6 +54,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "broker.committer.Committer._send": [
         *((commit, scenes.mix) for commit in _COMMITS),
         ("post back", scenes.giving_back),
+        ("events move SCHEDULE", scenes.scheduling),
     ],
     "broker.consumer.Consumer.mark": [
         ("post mark entry", scenes.after_a_death),
@@ -109,7 +110,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "recipients.suppression.Suppressions.page": [("", scenes.administering)],
     "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
-    "router.Router.due": [("events promote", scenes.mix)],
+    "router.Router.due": [("events promote", scenes.scheduling)],
 }
 """For each broker call what it may be about, and a scenario that comes there."""
 

@@ -31,8 +31,8 @@ _SCRIPT_CALLS = {"ask", "execute", "run", "run_all", "run_all_sync"}
 _SCRIPTS = "notifier.broker.scripts"
 # What carries commands is below the calls; what plays and measures is not the service.
 _TRANSPORT = {
-    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "scripts",
-    "sentinel", "slots", "url", "wire",
+    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "pulse",
+    "scripts", "sentinel", "slots", "url", "wire",
 }  # fmt: skip
 _OUTSIDE = {"local", "cli", "api"}
 _CARRIERS = ("client", "pipeline", "_line", "_caller")
@@ -264,9 +264,9 @@ def _operations(words: list[Any]) -> Iterable[str]:
             yield "ack"
             at += 2 + words[at + 1]
             continue
-        if name == "back":
-            yield "back"
-            at += 2
+        if name in {"back", "trace"}:
+            yield name
+            at += {"back": 2, "trace": 5}[name]
             continue
         at += {"move": 2, "pop": 5, "keep": 4}[name]
         count, at = words[at], at + 1
@@ -295,4 +295,4 @@ def _queue(key: str) -> str:
 def operations_of_commit() -> set[str]:
     """The operations that commit.lua documents."""
     source = (_ROOT / "broker" / "lua" / "commit.lua").read_text()
-    return set(re.findall(r"^--   (\w+)\s+(?:n id|id n|lane)", source, flags=re.MULTILINE))
+    return set(re.findall(r"^--   (\w+)\s+(?:n id|id n|lane|key)", source, flags=re.MULTILINE))
