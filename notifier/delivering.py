@@ -251,7 +251,8 @@ class Deliveries:
             if partition.state in ACTIVE:
                 message = lane.waiting[0]
                 if message.deliveries == 1:
-                    await self._try(runner, partition, lane, message)
+                    outcome = await self._sender.attempt(runner, partition, message)
+                    self._tried(partition, lane, message, outcome)
                 else:
                     await self._try_again(runner, partition, lane, message)
                 handled += 1
@@ -276,7 +277,11 @@ class Deliveries:
                 await self._consumer.committer.flushed(partition, until=partition.lease.deadline)
 
     async def _try(self, runner: Runner, partition: Partition, lane: Lane, message: Message) -> None:
-        outcome = await self._sender.attempt(runner, partition, message)
+        self._tried(partition, lane, message, await self._sender.attempt(runner, partition, message))
+
+    def _tried(
+        self, partition: Partition, lane: Lane, message: Message, outcome: Sent | DeliveryError | None
+    ) -> None:
         if outcome is None or partition.state is State.LOST:
             return
         if not isinstance(outcome, Sent):

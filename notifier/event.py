@@ -43,22 +43,24 @@ MAX_NESTING: Final = 100  # the JSON parser gives up at 200
 MAX_INT_BITS: Final = 3_321  # and at integers of 4,300 digits
 
 
-_random: deque[tuple[int, int, int]] = deque()
-# Asked for in advance, since each call to the kernel takes longer than the rest; a fork must not share it.
+_random: deque[str] = deque()
+# Made in advance, since each call to the kernel takes longer than the rest; a fork must not share it.
 os.register_at_fork(after_in_child=_random.clear)
 
 
 def uuid7() -> str:
     """A version 7 UUID (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random."""
     try:
-        a, b, c = _random.pop()
+        random = _random.pop()
     except IndexError:
-        _random.extend(struct.iter_unpack(">HHQ", os.urandom(12 * 256)))
-        a, b, c = _random.pop()
-    ms = time.time_ns() // 1_000_000
-    return "%08x-%04x-%04x-%04x-%012x" % (  # noqa: UP031 - twice as fast as an f-string
-        ms >> 16 & 0xFFFF_FFFF, ms & 0xFFFF, a & 0x0FFF | 0x7000, b & 0x3FFF | 0x8000, c & 0xFFFF_FFFF_FFFF,
-    )  # fmt: skip
+        words = struct.iter_unpack(">HHQ", os.urandom(12 * 256))
+        _random.extend(
+            f"{a & 0x0FFF | 0x7000:04x}-{b & 0x3FFF | 0x8000:04x}-{c & 0xFFFF_FFFF_FFFF:012x}"
+            for a, b, c in words
+        )
+        random = _random.pop()
+    time_ = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{time_[:8]}-{time_[8:]}-{random}"
 
 
 _PLAIN_WORD: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]"

@@ -203,10 +203,12 @@ class Router:
             event.expires_ms or "",
             [(address.key, address.value) for _, address in plan.deliveries],
         )
-        words: list[Argument] = []
-        for (channel, _), head in zip(plan.deliveries, found, strict=True):
-            words += (self._numbers[channel], head)
-        return words
+        numbers = self._numbers
+        return [
+            word
+            for (channel, _), head in zip(plan.deliveries, found, strict=True)
+            for word in (numbers[channel], head)
+        ]
 
     def _trace(self, work: _Work, event: _Event, recipient_id: str, plan: Route, now_ms: int) -> None:
         where = places([(channel, address.key) for channel, address in plan.deliveries])

@@ -134,7 +134,7 @@ class DeliveryEntry(NamedTuple):
         lines = head.split(b"\n")
         if lines[0] != WIRE_VERSION:
             raise MalformedEntry("head", f"wire format {lines[0].decode(errors='replace')[:20]} is not known")
-        if len(lines) != _HEAD_LINES or not lines[7].isdigit() or not (lines[8].isdigit() or not lines[8]):
+        if len(lines) != _HEAD_LINES or not lines[7].isdigit() or (lines[8] and not lines[8].isdigit()):
             raise MalformedEntry("head", "does not have the lines of a delivery")
         lines[0] = event
         return tuple.__new__(cls, lines)  # what _make does, and it looks at the length again
@@ -151,15 +151,17 @@ def heads(
 ) -> list[str]:
     """The heads of one event's deliveries. `event` is id, type, recipient and to; an address is its key and
     its value. Raises MalformedEntry when one of them has a line break, or a key a slash."""
-    begin = "\n".join((WIRE_VERSION.decode(), *event, ""))
+    event_id, event_type, recipient_id, to = event
+    begin = f"1\n{event_id}\n{event_type}\n{recipient_id}\n{to}\n"
     end = f"\n{accepted_ms}\n{expires_ms}"
     found = []
     for key, value in addresses:
+        head = f"{begin}{key}\n{value}{end}"
+        if head.count("\n") != _HEAD_LINES - 1:
+            raise MalformedEntry("address", "has a line break")
         if "/" in key:
             raise MalformedEntry("address", "has a slash in its key")
-        found.append(f"{begin}{key}\n{value}{end}")
-    if "".join(found).count("\n") != (_HEAD_LINES - 1) * len(found):
-        raise MalformedEntry("address", "has a line break")
+        found.append(head)
     return found
 
 

@@ -72,9 +72,10 @@ class FastConnection:
 
 def _pack(command: Sequence[Any]) -> bytes:
     """One command in RESP. The name may be two words, such as SCRIPT LOAD."""
-    name, *rest = command
-    words = (*name.split(), *rest) if isinstance(name, str) else command
-    return _pack_words(tuple(words))
+    name = command[0]
+    if isinstance(name, str) and " " in name:
+        command = (*name.split(), *command[1:])
+    return _pack_words(command if type(command) is tuple else tuple(command))
 
 
 def _pack_plainly(words: tuple[Any, ...]) -> bytes:
