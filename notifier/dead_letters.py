@@ -87,6 +87,7 @@ class Graveyard:
         self._queue = queue
         self._final = final
         self.trace_as: What = "dead" if final else "dead_lettered"
+        self._counter = (metrics.DEAD if final else metrics.DEAD_LETTERS).labels(queue)
 
     def commands(
         self, partition: int, event_type: bytes, failure: Failure, fields: Sequence[bytes]
@@ -101,8 +102,7 @@ class Graveyard:
 
     def tell(self, failure: Failure, **about: object) -> None:
         """The log line and the metric of it."""
-        counter = metrics.DEAD if self._final else metrics.DEAD_LETTERS
-        counter.labels(self._queue).inc()
+        self._counter.inc()
         log.error(
             "delivery_dead" if self._final else "delivery_dead_lettered",
             error=failure.error, reason=without_addresses(failure.reason),

@@ -86,7 +86,7 @@ class Deliveries:
         self._inbox_limit = limits.inbox
         self._lanes = Lanes()
         self._last_chance = asyncio.Lock()
-        self._delivered = metrics.DELIVERIES.channel(channel.name)
+        self._delivered = self._sender.counts.delivered
         self._tells_deliveries = _is_enabled_for_debug()
         self._traces = consumer.keep_traces_ms > 0
         self._channel_name = channel.name.encode()
@@ -292,7 +292,7 @@ class Deliveries:
             log.info("delivery_expired", **about(self._consumer.queue, message))
             self._trace(partition, message, "expired")
         else:
-            self._tell_delivered(partition, message, outcome.answer)
+            self._tell_delivered(partition, message, outcome.answer, self._sender.ended)
         if outcome.inbox is not None or message.parked:
             self._take_off(partition, lane, message, self._into_inbox(message, outcome.inbox))
             return
@@ -301,9 +301,9 @@ class Deliveries:
         if not partition.is_dirty or partition.next_due_ms >= 0:
             self._consumer.commit(partition)
 
-    def _tell_delivered(self, partition: Partition, message: Message, answer: str) -> None:
-        entry, now_ms = message.entry, partition.server_ms()
-        self._delivered.observe(now_ms - int(entry.accepted_ms))
+    def _tell_delivered(self, partition: Partition, message: Message, answer: str, at: float) -> None:
+        entry, now_ms = message.entry, partition.server_ms(at)
+        self._delivered.observe((now_ms - int(entry.accepted_ms)) / 1000)
         attempt = message.attempts + 1
         if self._tells_deliveries:
             log.debug("delivered", answer=without_addresses(answer), **about(self._consumer.queue, message))
@@ -360,7 +360,7 @@ class Deliveries:
 
     def _park(self, partition: Partition, lane: Lane, message: Message, due_ms: int) -> None:
         """The failed message and all that wait behind it go to the lane's list, in one commit."""
-        metrics.PARKED.labels(self._channel.name).inc()
+        self._sender.counts.parked.inc()
         waiting = list(lane.waiting)
         if lane.parked:
             partition.keep(lane.key, message.id, message.parked_item(), due_ms)

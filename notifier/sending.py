@@ -56,6 +56,9 @@ class Sender:
 
     def __init__(self, queue: str, channel: Channel, render: Render, timeout: timedelta) -> None:
         self.breaker = Breaker(changed=self._breaker_changed)
+        self.counts = metrics.ChannelCounts(queue, channel.name)
+        self.ended = 0.0
+        """When the last attempt ended, on the monotonic clock."""
         self._queue = queue
         self._channel = channel
         self._blocks = bool(channel.blocks)
@@ -107,13 +110,17 @@ class Sender:
             partition.running += 1
             runner.began = time.monotonic()
             try:
-                outcome: Sent | DeliveryError = await self._channel.send(*self._rendered(message))
+                outcome: Sent | DeliveryError = await self._channel.send(*self._rendered(runner, message))
                 if not isinstance(outcome, Sent):
                     raise TypeError(f"send returned {type(outcome).__name__}, not Sent")
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
                 outcome = self._outcome_of(error, runner, message)
             finally:
-                self._returned(runner, partition)
+                took = self._returned(runner, partition)
+            if not isinstance(outcome, Unrenderable):
+                self.counts.sent.observe(took)
+            if message.attempts:
+                self.counts.retries.inc()
             if isinstance(outcome, ChannelUnavailable):
                 self._unavailable(outcome)
                 continue
@@ -127,13 +134,20 @@ class Sender:
         await partition.wait_until_ours()
         return is_probe
 
-    def _rendered(self, message: Message) -> tuple[Delivery, Mapping[str, str]]:
+    def _rendered(self, runner: Runner, message: Message) -> tuple[Delivery, Mapping[str, str]]:
         delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
         if not self._blocks:
             return delivery, _NOTHING
-        return delivery, self._render(self._channel.name, delivery.event, delivery.recipient)
+        content = self._render(self._channel.name, delivery.event, delivery.recipient)
+        now = time.monotonic()
+        self.counts.rendered.observe(now - runner.began)
+        runner.began = now
+        return delivery, content
 
-    def _returned(self, runner: Runner, partition: Partition) -> None:
+    def _returned(self, runner: Runner, partition: Partition) -> float:
+        """How many seconds the channel took."""
+        self.ended = now = time.monotonic()
+        took = now - runner.began
         runner.began = math.inf
         if runner.is_overdue:  # the channel answered in the same moment, or swallowed it
             runner.is_overdue = False
@@ -141,6 +155,7 @@ class Sender:
         partition.running -= 1
         if not partition.running and partition in self._stopped:
             self._stopped[partition].set()
+        return took
 
     def _outcome_of(
         self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
@@ -181,7 +196,7 @@ class Sender:
         self.breaker.unavailable(outcome.retry_after)
 
     def _breaker_changed(self, is_open: bool) -> None:
-        metrics.BREAKER_OPEN.labels(self._channel.name).set(int(is_open))
+        self.counts.breaker_open.set(int(is_open))
         log.warning("breaker_opened" if is_open else "breaker_closed", queue=self._queue)
 
 

@@ -68,6 +68,10 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    def has(self, scope: Scope) -> bool:
+        """Whether there is a key of this scope."""
+        return any(known == scope for known, _ in self._keys)
+
     def scopes(self, secret: str) -> frozenset[str]:
         """The scopes of a secret; none when it is unknown. Takes as long for every secret of one length."""
         digest = hashlib.sha256(secret.encode(errors="replace")).digest()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.registry import Collector
 
 from notifier.api.access import SeesMetrics
 from notifier.api.problems import responses
 from notifier.api.shared import Parts
 from notifier.broker.scripts import ask
-from notifier.errors import BrokerError, BrokerUnavailable
-from notifier.operations.queues import QueueState, look
+from notifier.errors import BrokerUnavailable
+from notifier.operations.exposition import CONTENT_TYPE, exposition
 
 router = APIRouter(tags=["health"])
 
@@ -62,7 +57,7 @@ async def readyz(parts: Parts) -> dict[str, str]:
     responses={
         200: {
             "description": "Metrics",
-            "content": {CONTENT_TYPE_PLAIN_0_0_4: {"schema": {"type": "string"}}},
+            "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
         },
         **responses(401, 403),
     },
@@ -70,30 +65,5 @@ async def readyz(parts: Parts) -> dict[str, str]:
 async def metrics(parts: Parts) -> Response:
     """Those of this process, and what lies in the queues, which every process of the API tells alike. While
     the broker is away the queues are left out."""
-    try:
-        states = await look(parts.runtime.client, parts.runtime.keys, tuple(parts.channels))
-    except BrokerError:
-        states = []
-    queues = CollectorRegistry()
-    queues.register(_Queues(states))
-    return Response(generate_latest() + generate_latest(queues), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-class _Queues(Collector):
-    def __init__(self, states: Sequence[QueueState]) -> None:
-        self._states = states
-
-    def collect(self) -> Iterator[Any]:
-        entries = GaugeMetricFamily(
-            "notifier_queue_entries", "What lies in a queue, by where it is.", labels=["queue", "state"]
-        )
-        oldest = GaugeMetricFamily(
-            "notifier_queue_oldest_seconds", "How long the oldest entry has waited.", labels=["queue"]
-        )
-        for state in self._states:
-            for name in ("waiting", "in_hand", "parked", "scheduled", "dlq", "dead"):
-                if (count := getattr(state, name)) is not None:
-                    entries.add_metric([state.queue, name], count)
-            oldest.add_metric([state.queue], (state.oldest_ms or 0) / 1000)
-        yield entries
-        yield oldest
+    text = await exposition(parts.runtime.client, parts.runtime.keys, tuple(parts.channels))
+    return Response(text, media_type=CONTENT_TYPE)

@@ -40,12 +40,15 @@ class Committer:
         lost: Callable[[Partition], None],
         settled: Callable[[int], None],
         keep_traces: timedelta = timedelta(),
+        took: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`settled` is told how many entries are no longer in hand; `lost` which partition went away."""
+        """`settled` is told how many entries are no longer in hand; `lost` which partition went away; `took`
+        how many seconds a round trip took."""
         self._caller = caller
         self._keep_ms = int(keep_traces / timedelta(milliseconds=1))
         self._lost = lost
         self._settled = settled
+        self._took = took
         self._dirty: set[Partition] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -115,11 +118,13 @@ class Committer:
         batches = [batch for batch in batches if batch.partition.state is not State.LOST]
         if not batches:
             return []
+        began = time.monotonic()
         try:
             replies = await run_all(self._caller, [batch.call for batch in batches])
         except BrokerError as error:
             log.warning("commit_failed", error=str(error), commits=len(batches))
             return batches
+        self._took(time.monotonic() - began)
         again = []
         for batch, reply in zip(batches, replies, strict=True):
             if not isinstance(reply, BrokerError):

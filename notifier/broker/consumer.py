@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
@@ -68,11 +68,37 @@ class Handler(Protocol):
         """The partition is lost: drop what waits; what is running comes to nothing."""
 
 
+LeaseChange = Literal["acquired", "released", "lost"]
+
+
+class Watch(Protocol):
+    """Is told what a consumer does, to count it. Times are seconds."""
+
+    def leases(self, change: LeaseChange, count: int, held: int) -> None:
+        """`count` leases were acquired, released or lost, and `held` are held now."""
+
+    def committed(self, seconds: float) -> None:
+        """A commit took so long, in one round trip for all partitions."""
+
+    def renewed(self, seconds: float) -> None:
+        """The renewal of all leases did."""
+
+
+class Unwatched:
+    """Nobody counts."""
+
+    def leases(self, change: LeaseChange, count: int, held: int) -> None: ...
+
+    def committed(self, seconds: float) -> None: ...
+
+    def renewed(self, seconds: float) -> None: ...
+
+
 class Consumer:
     """One worker's share of one queue. `in_hand_limit` counts entries over all partitions; `keep_traces` is
     0 for none."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a thing of its own
         self,
         client: Client,
         keys: Keys,
@@ -83,12 +109,14 @@ class Consumer:
         in_hand_limit: int,
         reader: Reader,
         keep_traces: timedelta = timedelta(),
+        watch: Watch | None = None,
     ) -> None:
         self.queue = queue
         self.keep_traces_ms = int(keep_traces / timedelta(milliseconds=1))
         self.partitions: dict[int, Partition] = {}
         self._keys = keys
         self._worker = worker
+        self._watch = watch or Unwatched()
         self._limit = in_hand_limit
         self._reader = reader
         self._in_hand = 0
@@ -105,9 +133,10 @@ class Consumer:
         self.calls = open_line(client)
         """For the scripts of the handler, and our own."""
         self.committer = Committer(
-            self._commits, lost=self._lost_partition, settled=self.let_go, keep_traces=keep_traces
-        )
-        self._leases = Leases(self._beats, keys, queue, worker, lease_ttl, self)
+            self._commits, lost=self._lost_partition, settled=self.let_go, keep_traces=keep_traces,
+            took=self._watch.committed,
+        )  # fmt: skip
+        self._leases = Leases(self._beats, keys, queue, worker, lease_ttl, self, took=self._watch.renewed)
 
     # Called by the handler.
 
@@ -214,6 +243,7 @@ class Consumer:
         leases = [partition.lease for partition in partitions if partition.state is not State.LOST]
         for partition in partitions:
             self._remove(partition)
+        self._watch.leases("released", len(leases), len(self.partitions))
         try:
             await self._leases.release(leases)
         except BrokerError as error:  # then the leases run out by themselves
@@ -235,6 +265,7 @@ class Consumer:
         if self._closing:
             return
         self.partitions[lease.partition] = Partition(self._keys, self.queue, lease)
+        self._watch.leases("acquired", 1, len(self.partitions))
         self._changed.set()
 
     def renewed(self, lease: Lease, renewal: Renewal) -> None:
@@ -265,6 +296,7 @@ class Consumer:
         self._leases.forget(partition.lease)
         partition.lose()
         self._remove(partition)
+        self._watch.leases("lost", 1, len(self.partitions))
         self._handler.forget(partition)
         self.committer.touch(partition)  # wakes whoever waits for it to be flushed
         self._leases.beat_now()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -82,7 +82,10 @@ class Leases:
         worker: str,
         ttl: timedelta,
         owner: Owner,
+        *,
+        took: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`took` is told how many seconds a renewal took."""
         self.held: dict[int, Lease] = {}
         self._caller = caller
         self._keys = keys
@@ -90,6 +93,7 @@ class Leases:
         self._worker = worker
         self._ttl_ms = int(ttl / timedelta(milliseconds=1))
         self._owner = owner
+        self._took = took
         self._leaving: set[int] = set()
         self._epochs: dict[int, int] = {}
         self._takes_more = True
@@ -145,7 +149,9 @@ class Leases:
             Call(script("lease_renew"), self._renew_keys(lease.partition), self._renew_args(lease))
             for lease in leases
         ]
-        for lease, reply in zip(leases, await run_all(self._caller, calls), strict=True):
+        replies = await run_all(self._caller, calls)
+        self._took(time.monotonic() - sent)
+        for lease, reply in zip(leases, replies, strict=True):
             if lease.released or self.held.get(lease.partition) is not lease:
                 continue
             if isinstance(reply, Fenced):

@@ -3,4 +3,5 @@
 queues           what lies where, and who serves it
 dead_letters     reading the dead letters of all partitions in the order of time
 mending          redriving and discarding them
+exposition       the same and what was counted, for Prometheus
 """

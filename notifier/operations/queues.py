@@ -24,7 +24,8 @@ class QueueState:
     `waiting` entries nobody has taken yet; those `in_hand` are with a worker. `parked` messages wait for a
     retry, in `parked_lanes`; there are more of them than that when `parked_exact` is False. `scheduled` is
     what waits for its time, told for the events queue only. `oldest_ms` is the age of the oldest waiting
-    entry or entry in hand. Owners are workers with a live lease, and how many partitions each has.
+    entry or entry in hand. `added` is how many were ever added. Owners are workers with a live lease, and how
+    many partitions each has.
     """
 
     queue: str
@@ -39,6 +40,7 @@ class QueueState:
     oldest_ms: int | None
     owners: Mapping[str, int]
     dlq_owners: Mapping[str, int]
+    added: int = 0
 
     def served(self, partitions: int) -> bool:
         """Whether every partition has an owner."""
@@ -54,12 +56,13 @@ class _Sum:
     exact: bool = True
     dlq: int = 0
     dead: int = 0
+    added: int = 0
     oldest_ms: int | None = None
     owners: Counter[str] = field(default_factory=Counter)
     dlq_owners: Counter[str] = field(default_factory=Counter)
 
     def add(self, now_ms: int, row: Sequence[Any]) -> None:
-        entries, in_hand, oldest, lanes, messages, dlq, dead, token, dlq_token = row
+        entries, in_hand, oldest, lanes, messages, dlq, dead, token, dlq_token, added = row
         self.entries += entries
         self.in_hand += in_hand
         self.lanes += lanes
@@ -67,6 +70,7 @@ class _Sum:
         self.exact = self.exact and lanes <= LANES_COUNTED
         self.dlq += dlq
         self.dead += dead
+        self.added += added
         if oldest:
             self.oldest_ms = max(self.oldest_ms or 0, now_ms - entry_ms(oldest))
         for owners, held in ((self.owners, token), (self.dlq_owners, dlq_token)):
@@ -99,6 +103,7 @@ async def look(client: Client, keys: Keys, channels: Sequence[str]) -> list[Queu
             oldest_ms=total.oldest_ms,
             owners=total.owners,
             dlq_owners=total.dlq_owners,
+            added=total.added,
         )
         for queue, total in zip(queues, sums, strict=True)
     ]

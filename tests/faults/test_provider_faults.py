@@ -93,7 +93,7 @@ async def test_a_server_that_is_down_costs_no_attempt_and_keeps_the_order(
 
 
 def _breaker_is_open() -> float | None:
-    return REGISTRY.get_sample_value("notifier_breaker_open", {"channel": "email"})
+    return REGISTRY.get_sample_value("notifier_breaker_open", {"queue": "email"})
 
 
 async def _has_routed(service: Service) -> bool:

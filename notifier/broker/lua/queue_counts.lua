@@ -5,7 +5,7 @@
 --         lease hash of the DLQ
 -- ARGV[1] group   ARGV[2] parked lanes to look into, at most   ARGV[3+] prefix of each queue's lanes
 -- Returns {now (ms), scheduled, {entries, in hand, oldest id or '', parked lanes, messages in the lanes
--- looked into, DLQ, dead, owner's token or '', token of the DLQ's owner or ''}, ...}.
+-- looked into, DLQ, dead, owner's token or '', token of the DLQ's owner or '', entries ever added}, ...}.
 
 -- include fence
 
@@ -14,6 +14,16 @@ local call, now = redis.call, server_ms()
 local function live_token(lease)
   local held = call('HMGET', lease, 'token', 'until')
   return tonumber(held[2] or '0') > now and held[1] or ''
+end
+
+local function ever_added(stream)
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  for i = 1, info.err and 0 or #info, 2 do
+    if info[i] == 'entries-added' then
+      return info[i + 1]
+    end
+  end
+  return 0
 end
 
 local counts = {now, call('ZCARD', KEYS[1])}
@@ -35,6 +45,7 @@ for i = 3, #ARGV do
     call('XLEN', KEYS[at + 3]),
     live_token(KEYS[at + 4]),
     live_token(KEYS[at + 5]),
+    ever_added(KEYS[at]),
   }
 end
 return counts
