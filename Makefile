@@ -7,6 +7,9 @@ BIN := .venv/bin
 READY := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
+LOCKED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock"
+
 # Package registries, and folders in which somebody keeps a checkout. Written so that the lines
 # here don't match themselves.
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
@@ -49,11 +52,11 @@ soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failp
 	@$(BIN)/python -m tests.soak
 	@NOTIFIER_FAILPOINT_HITS=3 $(BIN)/pytest -q tests/faults/test_failpoints.py $(ARGS)
 
-lock: $(READY) ## requirements.lock from pyproject.toml; make lock ARGS=--upgrade takes newer releases
-	@echo "Writing requirements.lock"
-	@$(BIN)/uv pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	  --output-file requirements.lock $(ARGS) pyproject.toml
+lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes newer releases
+	@echo "Writing requirements.lock, and of what it chose requirements-service.lock; requirements-image.lock"
+	@$(LOCKED) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
+	@$(LOCKED) --extra service --constraint requirements.lock --output-file requirements-service.lock pyproject.toml
+	@$(LOCKED) --group image --no-annotate --output-file requirements-image.lock $(ARGS)
 
 web: ## notifier/web/notifier-inbox.js from web/inbox; takes Node.js, and esbuild from npm
 	@[ -d .peers/node_modules/esbuild ] || npm install --prefix .peers --no-save --no-audit --no-fund \
