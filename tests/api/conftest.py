@@ -62,11 +62,11 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, limits: Limits = LIMITS, **environ: str) -> AsyncIterator[Api]:
+async def serving(redis_url: str, limits: Limits = LIMITS, port: int = 0, **environ: str) -> AsyncIterator[Api]:
     """The API with these settings, until the block ends; then it stops as at SIGTERM."""
     given = {"NOTIFIER_REDIS_URL": redis_url, **ENVIRON, **environ}
     app = create_app(load(given), given)
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", port) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with (
             prepared(app, limits) as server,

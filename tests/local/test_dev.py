@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import shlex
 import shutil
 import signal
@@ -33,6 +32,7 @@ from notifier.local.dev_folder import FOLDER, dev_folder, push_keys
 from notifier.local.happenings import Happening
 from notifier.local.seeds import SEEDED, seed
 from notifier.settings import Settings
+from tests.support.ports import free_row
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -49,11 +49,7 @@ LIKE: Mapping[str, Any] = {
 @pytest.fixture
 def port() -> int:
     """The first of as many free ones in a row as it needs."""
-    while True:
-        # Below those that the kernel gives to connections that go out, which come and go meanwhile.
-        first = random.randrange(10_000, 30_000)
-        if not any(port_in_use(first + n) for n in range(PORTS + 1)):
-            return first
+    return free_row(PORTS + 1)
 
 
 class Told(list[Started | Ready | Happening]):

@@ -10,7 +10,7 @@
  * with a strict Content-Security-Policy and Trusted Types can have it.
  */
 
-import { claims } from "./api.js";
+import { claims, Failure } from "./api.js";
 import { icon, make, safeUrl, set } from "./dom.js";
 import styles from "./inbox.css";
 import { List } from "./list.js";
@@ -213,7 +213,7 @@ export class NotifierInbox extends HTMLElement {
     const url = this.getAttribute("token-url");
     if (!url) return this.getAttribute("token") ?? undefined;
     const answer = await fetch(url, { credentials: "same-origin", cache: "no-store" });
-    if (!answer.ok) throw Object.assign(new Error(`token-url: status ${answer.status}`), answer);
+    if (!answer.ok) throw new Failure(answer.status, `token-url: status ${answer.status}`);
     const text = (await answer.text()).trim();
     return text.startsWith("{") ? JSON.parse(text).token : text;
   }
@@ -290,7 +290,10 @@ export class NotifierInbox extends HTMLElement {
     this._notice, this._list.element, this._footer);
     this._live = make("div", { class: "sr", role: "status" });
     root.append(this._bell, this._panel, this._live);
-    this._panel.addEventListener("beforetoggle", ({ newState }) => newState === "open" && this._place());
+    this._panel.addEventListener("beforetoggle", ({ newState }) => {
+      set(this._bell, "aria-expanded", `${newState === "open"}`);
+      if (newState === "open") this._place();
+    });
     this._panel.addEventListener("toggle", () => this._toggled());
     this._pressed();
   }

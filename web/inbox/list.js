@@ -40,6 +40,7 @@ export class List {
     this._seeing = this._ending = null;
     clearTimeout(this._seenTimer);
     this._seen = [];
+    this._news = [];
   }
 
   // Loading.
@@ -55,6 +56,7 @@ export class List {
       this._loaded = false;
     }
     this._failed = this._stale = false;
+    const news = (this._news = []); // what comes meanwhile may be missing in the pages
     this.render();
     try {
       const entries = [];
@@ -67,7 +69,7 @@ export class List {
       } while (after && entries.length < keep);
       this._after = after;
       this._loaded = true;
-      this._show(entries);
+      this._show([...new Set([...entries, ...news.filter((entry) => this._fits(entry))])]);
     } catch {
       if (!current()) return;
       this._failed = true;
@@ -75,6 +77,7 @@ export class List {
     }
     this._loading = null;
     this.render();
+    if (this._stale && !this._failed) this.stale(this._inbox._open); // it became so meanwhile
   }
 
   async _more() {
@@ -157,6 +160,7 @@ export class List {
   // What the session says.
 
   arrived(entry) {
+    if (this._loading) this._news.push(entry);
     const row = this._rows.get(entry.id);
     if (row) this._fill(row);
     else if (this._loaded && this._fits(entry)) this._insert(entry);
@@ -165,6 +169,7 @@ export class List {
   }
 
   changed(entries) {
+    if (this._loading) this._news.push(...entries);
     for (const entry of entries) {
       const row = this._rows.get(entry.id);
       // What has been read stays among the unread, where it was, until the list is loaded again.

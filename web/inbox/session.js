@@ -43,7 +43,7 @@ class Session {
     this._meanwhile = []; // marks that came during a load
     this._tabs = new Tabs(key, (signal) => this._lead(signal), (message) => this._hear(message));
     this._tabs.say({ hello: true });
-    this.loadCounts();
+    this.loadCounts(); // the stream tells them as well, but may be a tab's that opened long ago
     this._listen();
   }
 
@@ -149,9 +149,7 @@ class Session {
         this._check = () => Date.now() - heard > SILENT_MS && stop.abort();
         watch = setInterval(this._check, SILENT_MS / 4);
         this._connect("live");
-        if (!resumed && this._opened) this._everywhere({ event: "reset" });
-        else if (!resumed) this.loadCounts();
-        this._opened = true;
+        if (!resumed) this._everywhere({ event: "reset" }); // what came before the stream is not in it
         this._send();
         await readEvents(
           answer.body,
@@ -209,7 +207,7 @@ class Session {
       this._tell("changed", known.map((marks) => this._keep(marks)));
       if (known.length < data.entries.length) this._tell("stale");
     }
-    if (event === "reset" || (event === "marks" && data.all)) this.reload();
+    if (event === "reset" || (event === "marks" && data.all)) this._tell("stale"); // counts follow
   }
 
   reload() {

@@ -1,0 +1,213 @@
+"""What happens is shown at once, in every tab, over one connection; what was missed comes later, and once."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+from playwright.async_api import BrowserContext, Page
+
+from tests.support.waiting import until
+from tests.web.conftest import BELL, ENTRIES, Stage, connection, unread
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+
+async def shows(page: Page, *numbers: int) -> None:
+    """Until these entries are shown and no others, each once. Of what came within a millisecond either may
+    be first."""
+    expected = sorted(f"“photo {number}”" for number in numbers)
+    found = page.locator(f"{ENTRIES} .body")
+
+    async def equal() -> bool:
+        return sorted(await found.all_text_contents()) == expected
+
+    await until(equal)
+
+
+def streams(context: BrowserContext) -> list[str]:
+    """Every stream that a page of this browser opens, from now on."""
+    seen: list[str] = []
+    context.on("request", lambda request: seen.append(request.url) if "/stream" in request.url else None)
+    return seen
+
+
+async def test_the_bell_changes_within_a_second_of_publishing(stage: Stage) -> None:
+    page = await stage.open()
+    took = []
+    for number in range(5):
+        began = time.monotonic()
+        await stage.publish(number)
+        await unread(page, number + 1)
+        took.append(time.monotonic() - began)
+    assert await page.locator("notifier-inbox .badge").text_content() == "5"
+    assert await page.locator(BELL).get_attribute("aria-label") == "Notifications, 5 unread"
+    assert max(took) < 1.0, took
+
+
+async def test_after_a_reload_all_is_as_it_was(stage: Stage) -> None:
+    await stage.fill(3)
+    page = await stage.open()
+    await page.click(BELL)
+    await page.locator(ENTRIES, has_text="photo 1").locator(".open").click()
+    await page.wait_for_url("**/photos/1")
+    await page.go_back()
+    await page.reload()
+    await unread(page, 2)
+    await page.click(BELL)
+    await shows(page, 2, 1, 0)
+    unread_ones = await page.locator(f"{ENTRIES}.unread .body").all_text_contents()
+    assert sorted(unread_ones) == ["“photo 0”", "“photo 2”"]
+
+
+async def test_more_than_99_are_99_and_more(stage: Stage) -> None:
+    await stage.fill(100)
+    page = await stage.open()
+    await unread(page, 100)
+    assert await page.locator("notifier-inbox .badge").text_content() == "99+"
+
+
+async def test_two_tabs_share_one_stream_and_tell_each_other(stage: Stage) -> None:
+    context = await stage.context()
+    seen = streams(context)
+    first = await stage.open(context)
+    second = await stage.open(context)
+    await stage.publish(1)
+    for page in (first, second):
+        await unread(page, 1)
+    await second.click(BELL)
+    await second.locator(ENTRIES).locator(".open").click()
+    await unread(first, 0)
+    assert len(seen) == 1
+
+
+async def test_when_the_leading_tab_closes_another_goes_on_where_it_was(stage: Stage) -> None:
+    context = await stage.context()
+    seen = streams(context)
+    first, second = await stage.open(context), await stage.open(context)
+    await second.click(BELL)
+    await stage.publish(1)
+    await shows(second, 1)
+    await first.close()
+    await stage.publish(2)
+    await shows(second, 2, 1)
+    await stage.publish(3)
+    await shows(second, 3, 2, 1)
+    assert len(seen) == 2
+
+
+async def test_two_people_in_one_browser_see_nothing_of_each_other(stage: Stage) -> None:
+    context = await stage.context()
+    ada, bob = await stage.open(context), await stage.open(context, "/?as=bob")
+    await stage.publish(1, "ada")
+    await unread(ada, 1)
+    await stage.publish(2, "bob")
+    await unread(bob, 1)
+    await bob.click(BELL)
+    await shows(bob, 2)
+    assert await ada.evaluate("document.querySelector('notifier-inbox').counts.total") == 1
+
+
+async def test_offline_and_back_nothing_is_missed_and_nothing_comes_twice(stage: Stage) -> None:
+    context = await stage.context()
+    page = await stage.open(context)
+    await page.click(BELL)
+    await stage.publish(1)
+    await shows(page, 1)
+    await context.set_offline(True)
+    await connection(page, "offline")
+    assert await page.locator("notifier-inbox .notice").is_visible()
+    for number in range(2, 6):
+        await stage.publish(number)
+    await until(lambda: _total(stage, 5))
+    # What is marked meanwhile is sent later.
+    await page.locator(ENTRIES).first.hover()
+    await page.locator(ENTRIES).first.get_by_role("button", name="Mark as read").click()
+    await context.set_offline(False)
+    await connection(page, "live")
+    await shows(page, 5, 4, 3, 2, 1)
+    await unread(page, 4)
+    await until(lambda: _is_read(stage, "like-1"))
+    assert await page.locator("notifier-inbox .notice").is_hidden()
+
+
+async def _total(stage: Stage, count: int) -> bool:
+    return (await stage.inbox.counts("ada")).total == count
+
+
+async def _is_read(stage: Stage, event_id: str) -> bool:
+    page = await stage.inbox.list("ada", status="read")
+    return [one.entry.data["photo_title"] for one in page.entries] == [
+        f"photo {event_id.removeprefix('like-')}"
+    ]
+
+
+async def test_the_api_may_be_restarted_under_an_open_page(stage: Stage) -> None:
+    page = await stage.open()
+    await page.click(BELL)
+    await stage.publish(1)
+    await shows(page, 1)
+    async with stage.restarting_api():
+        await stage.publish(2)
+        await until(lambda: _total(stage, 2))
+    await connection(page, "live")
+    await shows(page, 2, 1)
+    await stage.publish(3)
+    await shows(page, 3, 2, 1)
+
+
+async def test_a_token_that_expires_is_renewed_and_nothing_is_missed(stage: Stage) -> None:
+    stage.site.lifetime = timedelta(seconds=1)
+    page = await stage.open()
+    await page.click(BELL)
+    for number in range(1, 3):
+        given = stage.site.tokens
+        await until(lambda given=given: stage.site.tokens > given)
+        await stage.publish(number)
+        await shows(page, *range(number, 0, -1))
+
+
+async def test_who_is_signed_out_is_told_and_comes_back_with_one_click(stage: Stage) -> None:
+    stage.site.lifetime = timedelta(seconds=1)
+    await stage.fill(1)
+    page = await stage.open()
+    await page.click(BELL)
+    stage.site.signed_in = False
+    await page.locator(ENTRIES).hover()
+    await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()
+    await connection(page, "denied")
+    notice = page.locator("notifier-inbox .notice")
+    assert "signed out" in (await notice.text_content() or "")
+    stage.site.signed_in = True
+    await notice.get_by_role("button", name="Try again").click()
+    await connection(page, "live")
+    await until(lambda: _is_read(stage, "like-0"))  # it was kept
+
+
+async def test_a_tab_that_was_asleep_catches_up(stage: Stage) -> None:
+    context = await stage.context()
+    first, second = await stage.open(context), await stage.open(context)
+    await second.click(BELL)
+    await stage.publish(1)
+    await shows(second, 1)
+    # Frozen as browsers freeze hidden tabs (Page Lifecycle): no task of it runs.
+    session = await context.new_cdp_session(second)
+    await session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    await stage.publish(2)
+    await unread(first, 2)
+    await session.send("Page.setWebLifecycleState", {"state": "active"})
+    await shows(second, 2, 1)
+
+
+async def test_the_token_is_in_no_url_and_in_no_storage(stage: Stage) -> None:
+    context = await stage.context()
+    urls: list[str] = []
+    context.on("request", lambda request: urls.append(request.url))
+    page = await stage.open(context)
+    await page.click(BELL)
+    token = stage.site.sign("ada", stage.site.lifetime).split(".")[0]
+    assert any("/v1/inbox" in url for url in urls)
+    assert not any(token in url for url in urls)
+    kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    assert await page.evaluate(kept) == '[{},{},""]'
