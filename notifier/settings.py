@@ -28,7 +28,10 @@ def parse_duration(text: object) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)(ms|s|m|h|d|w)", str(text).strip())
     if not match:
         raise PydanticCustomError("duration", "is not a duration such as 500ms, 5s, 10m, 2h or 2d")
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError:
+        raise PydanticCustomError("duration", "is too long") from None
 
 
 def _words(value: object) -> object:

@@ -185,10 +185,15 @@ async def test_what_stays_is_listed_while_others_come_and_go(
     assert found >= {f"stays{i}" for i in range(400)}
 
 
-@pytest.mark.parametrize("cursor", ["", "!", "MTY6MA", "MDo5OTk5OTk5OTk5OTk5OTk5OTk5OQ", "eA", "é"])
+@pytest.mark.parametrize("cursor", ["", "!", "0", "0-", "-0", "0-99999999999999999999", "1-x", "é"])
 async def test_a_cursor_that_is_none_is_refused(suppressions: Suppressions, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="after: is not a cursor"):
         await suppressions.page(cursor)
+
+
+async def test_a_cursor_beyond_the_end_is_the_end(suppressions: Suppressions) -> None:
+    assert (await suppressions.page("9999-0")).after is None
+    assert (await suppressions.page("15-9999999999999999999")).after is None
 
 
 async def test_what_another_program_wrote_there_is_listed_too(

@@ -15,6 +15,7 @@ from notifier.api import (
     events,
     health,
     inbox,
+    operation_schemas,
     operations,
     preferences,
     problems,
@@ -44,7 +45,7 @@ _ROUTERS = (
 )  # fmt: skip
 _COMPONENTS = {
     **problems.COMPONENTS, **event_schemas.COMPONENTS,
-    **recipient_schemas.COMPONENTS, **operations.COMPONENTS,
+    **recipient_schemas.COMPONENTS, **operation_schemas.COMPONENTS,
 }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ async def _devices(parts: Parts) -> Devices:
 async def _device(body: JsonObject, parts: Parts) -> Device:
     """The body. Raises Problem (422) or InvalidRecipient."""
     try:
-        device = _DEVICE.validate_python(body)
+        device = _DEVICE.validate_python(body, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         names = [str(part) for part in first["loc"] if part not in {"web_push", "fcm", "apns"}]
@@ -79,7 +79,7 @@ async def _device(body: JsonObject, parts: Parts) -> Device:
 _Devices = Annotated[Devices, Depends(_devices)]
 _Body = Annotated[Device, Depends(_device)]
 _Key = Annotated[
-    str, Decoded, segment("key", "As registering answered", "web_push-c2a86c6dc35b", max_length=50)
+    str, segment("key", "As registering answered", "web_push-c2a86c6dc35b", max_length=50), Decoded
 ]
 
 
@@ -109,9 +109,11 @@ _ADDED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@backend.get("", summary="List a recipient's devices", responses=responses(*_ERRORS, 403))
-async def list_devices(recipient_id: RecipientId, devices: _Devices) -> DeviceList:
-    """Without their endpoints and tokens, which the profile has."""
+@backend.get("", summary="List a recipient's devices", responses=responses(*_ERRORS, 403, 404))
+async def list_devices(recipient_id: RecipientId, devices: _Devices, parts: Parts) -> DeviceList:
+    """Without their endpoints and tokens, which the profile has. 404: there is no profile."""
+    if await parts.runtime.recipients.get(recipient_id) is None:
+        raise Problem(404, "no profile is stored under this id")
     return await _list(devices, recipient_id)
 
 

@@ -27,7 +27,7 @@ _COUNTED = schemas.answer("The counts after it", schemas.COUNTS_SCHEMA, schemas.
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,20})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 """RFC 3339, section 5.6."""
 
-EntryId = Annotated[str, Decoded, segment("id", "The entry's id", schemas.ENTRY["id"])]
+EntryId = Annotated[str, segment("id", "The entry's id", schemas.ENTRY["id"]), Decoded]
 PathMark = Annotated[
     Mark, Path(description="`read` implies `seen`; `unread` leaves it seen. A second time changes nothing")
 ]

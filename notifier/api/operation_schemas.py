@@ -6,11 +6,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-DURATION: Final = r"^[0-9]{1,9}(\.[0-9]+)?(ms|s|m|h|d|w)$"
+from notifier.operations.dead_letters import ID, POSITION
+
+DURATION: Final = "^[0-9]{1,6}([.][0-9]{1,3})?(ms|s|m|h|d|w)$"
 MAX_IDS: Final = 1_000
 MAX_TAKEN: Final = 10_000
 
-Words = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=50)]
+Words = Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(min_length=1, max_length=50)]
 State = Literal["dlq", "dead", "all"]
 
 
@@ -87,35 +89,72 @@ class LetterPage(BaseModel):
     page_info: PageInfo
 
 
-class MendRequest(BaseModel):
-    """Which dead letters: `ids`, or those that all the filters select, or `all`.
+class _Mending(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    With filters at most `limit` are taken in one request; go on with `after`. `rate` is in letters a second.
-    """
+    dry_run: Annotated[bool, Field(description="Only count what it would be")] = False
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        json_schema_extra={
+
+class _Many(_Mending):
+    limit: Annotated[int, Field(ge=1, le=MAX_TAKEN, description="At most so many in this request")] = 1_000
+    rate: Annotated[float, Field(ge=0.1, le=100_000, strict=False, description="Letters a second")] = 0.0
+    after: Annotated[
+        str, StringConstraints(pattern=f"^{POSITION}$"), Field(description="Where the request before ended")
+    ] = ""
+
+
+class MendByIds(_Mending):
+    """These dead letters."""
+
+    ids: Annotated[
+        list[Annotated[str, StringConstraints(pattern=f"^{ID}$")]], Field(min_length=1, max_length=MAX_IDS)
+    ]
+
+
+class MendAll(_Many):
+    """Every dead letter."""
+
+    all: Literal[True]
+
+
+class MendByFilters(_Many):
+    """Those that all of these select together; at least one of them is needed."""
+
+    channel: Words = []
+    error: Words = []
+    type: Words = []
+    recipient: Annotated[str, StringConstraints(min_length=1, max_length=200)] = ""
+    older_than: Annotated[str, StringConstraints(pattern=DURATION)] = "0s"
+    state: Literal["dlq", "dead"] | None = None
+
+
+FILTERS: Final = ("channel", "error", "type", "recipient", "older_than", "state")
+MendRequest = MendByIds | MendAll | MendByFilters
+
+
+def _components() -> dict[str, Any]:
+    """The schemas of a request: what may be left out is left out, and not null."""
+    found = {model.__name__: model.model_json_schema() for model in (MendByIds, MendAll, MendByFilters)}
+    state = found["MendByFilters"]["properties"]["state"]
+    found["MendByFilters"]["properties"]["state"] = {"enum": state["anyOf"][0]["enum"], "type": "string"}
+    found["MendByFilters"]["anyOf"] = [{"required": [name]} for name in FILTERS]
+    for schema in found.values():
+        for field in schema["properties"].values():
+            if field.get("default") in ([], "", None, 0.0):
+                field.pop("default", None)
+    return found | {
+        "MendRequest": {
+            "oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in found],
             "examples": [
                 {"ids": ["email:07:dead:1764000000000-0"]},
                 {"channel": ["email"], "error": ["TransientFailure"], "older_than": "10m", "rate": 50},
-            ]
-        },
-    )
+                {"all": True, "dry_run": True},
+            ],
+        }
+    }
 
-    ids: Annotated[list[str], Field(min_length=1, max_length=MAX_IDS)] | None = None
-    all: Literal[True] | None = None
-    channel: Words | None = None
-    error: Words | None = None
-    type: Words | None = None
-    recipient: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    older_than: Annotated[str, StringConstraints(pattern=DURATION)] | None = None
-    state: State | None = None
-    dry_run: bool = False
-    limit: Annotated[int, Field(ge=1, le=MAX_TAKEN)] = 1_000
-    rate: Annotated[float, Field(ge=0.1, le=100_000, strict=False)] | None = None
-    after: Annotated[str, StringConstraints(max_length=500)] | None = None
+
+COMPONENTS: Final = _components()
 
 
 class LeftLetter(BaseModel):

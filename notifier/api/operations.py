@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query
@@ -21,6 +19,8 @@ from notifier.api.shared import Parts, Shared
 from notifier.errors import InvalidInput
 from notifier.keys import EVENTS
 from notifier.operations.dead_letters import (
+    ID,
+    POSITION,
     STATES,
     Bounds,
     Letter,
@@ -41,8 +41,6 @@ router = APIRouter(prefix="/v1", tags=["operations"], dependencies=[Operates])
 
 _ERRORS: Final = (401, 403, 422, 503)
 _BODY: Final = body_schema({"$ref": "#/components/schemas/MendRequest"})
-
-COMPONENTS: Final = {"MendRequest": schemas.MendRequest.model_json_schema()}
 
 
 @router.get("/queues", summary="Look at the queues", responses=responses(*_ERRORS))
@@ -76,13 +74,14 @@ def _selection(
     known = _queues(parts)
     for name in channel or ():
         if name not in known:
-            raise InvalidInput("channel", f"is not one of {', '.join(known)}")
+            reason = f"is not one of {', '.join(known)}"
+            raise Problem(404, f"channel: {reason}", errors=[("channel", reason)])
     return Selection(
         queues=tuple(queue for queue in known if not channel or queue in channel),
         states=tuple(one for one in STATES if state in {one, "all", None}),
         errors=frozenset(error or ()),
         types=frozenset(type or ()),
-        recipient=recipient,
+        recipient=recipient or None,
         older_than=parse_duration(older_than or "0s"),
     )
 
@@ -117,30 +116,23 @@ async def _filters(
 _Filters = Annotated[Selection, Depends(_filters)]
 
 
-def _position(parts: Shared, selection: Selection, after: str | None) -> Position | None:
-    if after is None:
-        return None
-    try:
-        text = base64.urlsafe_b64decode(after.encode() + b"=" * (-len(after) % 4)).decode()
-    except (ValueError, binascii.Error):
-        text = ""
-    return parse_position(text, parts.runtime.keys, selection)
+def _position(after: str | None) -> Position | None:
+    return parse_position(after) if after else None
 
 
 def _page_info(position: Position | None) -> schemas.PageInfo:
-    after = position and base64.urlsafe_b64encode(str(position).encode()).rstrip(b"=").decode()
-    return schemas.PageInfo(has_more=position is not None, after=after)
+    return schemas.PageInfo(has_more=position is not None, after=None if position is None else str(position))
 
 
 # Looking.
 
 
-@router.get("/dead-letters", summary="List dead letters", responses=responses(*_ERRORS))
+@router.get("/dead-letters", summary="List dead letters", responses=responses(*_ERRORS, 404))
 async def list_letters(
     parts: Parts,
     selection: _Filters,
     after: Annotated[
-        str | None, Query(max_length=500, description="`page_info.after` of the page before")
+        str | None, Query(pattern=f"^{POSITION}$", description="`page_info.after` of the page before")
     ] = None,
     page_size: Annotated[int, Query(ge=1, le=200, description="At most so many")] = 50,
 ) -> schemas.LetterPage:
@@ -148,7 +140,7 @@ async def list_letters(
     when the filters take few of many: go on while `has_more` is true.
     """
     runtime = parts.runtime
-    position = _position(parts, selection, after)
+    position = _position(after)
     found: list[Letter] = []
     async for letters, place in some(
         runtime.client, runtime.keys, selection, Bounds(page_size), position, page_size
@@ -162,7 +154,9 @@ async def list_letters(
 
 
 _Id = Annotated[
-    str, Decoded, segment("id", "As the list names it", "email:07:dead:1764000000000-0", max_length=120)
+    str,
+    segment("id", "As the list names it", "email:07:dead:1764000000000-0", pattern=f"^{ID}$"),
+    Decoded,
 ]
 
 
@@ -170,7 +164,11 @@ _Id = Annotated[
 async def show_letter(letter_id: _Id, parts: Parts) -> schemas.WholeLetter:
     """What failed, the event, and what to do about it."""
     runtime = parts.runtime
-    letter = await get(runtime.client, runtime.keys, parse_id(letter_id, runtime.keys, _queues(parts)))
+    try:
+        wanted = parse_id(letter_id, runtime.keys, _queues(parts))
+    except InvalidInput as error:
+        raise Problem(404, str(error), errors=[(error.field, error.reason)]) from None
+    letter = await get(runtime.client, runtime.keys, wanted)
     if letter is None:
         raise Problem(404, "it is not there any more: redriven, discarded or delivered")
     return schemas.WholeLetter.model_validate(letter_view(letter, whole=True))
@@ -179,17 +177,26 @@ async def show_letter(letter_id: _Id, parts: Parts) -> schemas.WholeLetter:
 # Mending.
 
 
+_MODELS: Final[Mapping[str, type[schemas.MendRequest]]] = {
+    "ids": schemas.MendByIds,
+    "all": schemas.MendAll,
+    "filters": schemas.MendByFilters,
+}
+
+
 async def _asked(body: JsonObject) -> schemas.MendRequest:
     """The body. Raises Problem (422)."""
+    by = "ids" if "ids" in body else "all" if "all" in body else "filters"
+    for name, value in body.items():
+        if value is None:
+            raise invalid(name, "is null; leave it out")
     try:
-        asked = schemas.MendRequest.model_validate(body)
+        asked: schemas.MendRequest = _MODELS[by].model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise invalid(".".join(map(str, first["loc"])), first["msg"][:1].lower() + first["msg"][1:]) from None
-    filters = asked.model_dump(include={"channel", "error", "type", "recipient", "older_than", "state"})
-    ways = (asked.ids is not None, asked.all is True, any(value is not None for value in filters.values()))
-    if sum(ways) != 1:
-        raise invalid("ids", "say which: by their ids, by filters, or all; one of them")
+    if by == "filters" and body.keys().isdisjoint(schemas.FILTERS):
+        raise invalid("ids", "say which: by their ids, by a filter, or all")
     return asked
 
 
@@ -199,7 +206,7 @@ _Asked = Annotated[schemas.MendRequest, Depends(_asked)]
 @router.post(
     "/dead-letters/redrive",
     summary="Redrive dead letters",
-    responses=responses(*_ERRORS, 400, 413, 415),
+    responses=responses(*_ERRORS, 400, 404, 413, 415),
     openapi_extra=_BODY,
     dependencies=[takes_up_to(256 * 1024)],
 )
@@ -215,7 +222,7 @@ async def redrive(asked: _Asked, parts: Parts) -> schemas.Mended:
 @router.post(
     "/dead-letters/discard",
     summary="Discard dead letters",
-    responses=responses(*_ERRORS, 400, 413, 415),
+    responses=responses(*_ERRORS, 400, 404, 413, 415),
     openapi_extra=_BODY,
     dependencies=[takes_up_to(256 * 1024)],
 )
@@ -225,13 +232,11 @@ async def discard(asked: _Asked, parts: Parts) -> schemas.Mended:
 
 
 async def _mend(parts: Shared, action: Action, asked: schemas.MendRequest) -> schemas.Mended:
-    if asked.ids is not None:
+    if isinstance(asked, schemas.MendByIds):
         return await _mend_ids(parts, action, asked)
-    selection = _selection(
-        parts, channel=asked.channel, error=asked.error, type=asked.type, recipient=asked.recipient,
-        older_than=asked.older_than, state=asked.state,
-    )  # fmt: skip
-    position = _position(parts, selection, asked.after)
+    filters = asked.model_dump(include=set(schemas.FILTERS))
+    selection = _selection(parts, **dict.fromkeys(schemas.FILTERS) | filters)
+    position = _position(asked.after)
     runtime, bounds = parts.runtime, Bounds(asked.limit)
     if asked.dry_run:
         groups: Counter[tuple[str, ...]] = Counter()
@@ -240,15 +245,19 @@ async def _mend(parts: Shared, action: Action, asked: schemas.MendRequest) -> sc
             position = place
         return _planned(groups, position)
     step = await mend_some(
-        runtime.client, runtime.keys, action, selection, bounds, after=position, rate=asked.rate or 0.0
+        runtime.client, runtime.keys, action, selection, bounds, after=position, rate=asked.rate
     )
     return _mended(step.results, step.after)
 
 
-async def _mend_ids(parts: Shared, action: Action, asked: schemas.MendRequest) -> schemas.Mended:
-    runtime = parts.runtime
-    texts = dict.fromkeys(asked.ids or ())
-    ids = [parse_id(text, runtime.keys, _queues(parts)) for text in texts]
+async def _mend_ids(parts: Shared, action: Action, asked: schemas.MendByIds) -> schemas.Mended:
+    runtime, known = parts.runtime, _queues(parts)
+    ids = []
+    for text in dict.fromkeys(asked.ids):
+        try:
+            ids.append(parse_id(text, runtime.keys, known))
+        except InvalidInput as error:
+            raise Problem(404, str(error), errors=[("ids", error.reason)]) from None
     if asked.dry_run:
         found = [await get(runtime.client, runtime.keys, letter_id) for letter_id in ids]
         return _planned(Counter(_group(letter) for letter in found if letter), None)

@@ -37,21 +37,22 @@ def _decoded(segment: object) -> str:
         raise PydanticCustomError("utf_8", "is not UTF-8, percent-encoded") from None
 
 
-def segment(alias: str, description: str, example: str, *, max_length: int = 200) -> Any:
-    """The metadata of a path parameter, for `Annotated[str, Decoded, …]`. `alias` is its name in the path."""
+def segment(alias: str, description: str, example: str, *, max_length: int = 200, pattern: str = LINE) -> Any:
+    """The metadata of a path parameter, for `Annotated[str, segment(…), Decoded]`, in this order: what the
+    last one makes of it is checked by the one before. `alias` is its name in the path."""
     return Path(
         alias=alias,
         description=description,
         examples=[example],
         min_length=1,
         max_length=max_length,
-        pattern=LINE,
+        pattern=pattern,
     )
 
 
 Decoded = BeforeValidator(_decoded)
 
 RecipientId = Annotated[
-    str, Decoded, segment("id", "The recipient's id, percent-encoded: `a/b` is written `a%2Fb`", "u42")
+    str, segment("id", "The recipient's id, percent-encoded: `a/b` is written `a%2Fb`", "u42"), Decoded
 ]
 """A route's parameter for `{id}`."""

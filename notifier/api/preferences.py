@@ -12,12 +12,13 @@ from notifier.api import recipient_schemas as schemas
 from notifier.api.access import ManagesRecipients, User
 from notifier.api.bodies import takes_up_to
 from notifier.api.paths import RecipientId
-from notifier.api.problems import responses
+from notifier.api.problems import Problem, responses
 from notifier.api.reading import JSON, MERGE_PATCH, JsonObject, MergePatch, body_schema, invalid, known
 from notifier.api.shared import Parts, Shared
 from notifier.categories import Category, categories
-from notifier.event import Recipient, parse_recipient
+from notifier.event import Recipient
 from notifier.recipients import Profile, merged
+from notifier.recipients.profile import parse_profile
 
 backend = APIRouter(
     prefix="/v1/recipients/{id}/preferences", tags=["preferences"], dependencies=[ManagesRecipients]
@@ -75,11 +76,6 @@ def _category(one: Category) -> CategoryView:
     )
 
 
-async def _read(parts: Shared, recipient_id: str) -> PreferencesView:
-    stored = await parts.runtime.recipients.get(recipient_id)
-    return await _view(parts, stored or Recipient(id=recipient_id))
-
-
 async def _change(parts: Shared, recipient_id: str, body: dict[str, Any], *, merges: bool) -> PreferencesView:
     if "preferences" not in known(body, "preferences"):
         raise invalid("preferences", "is missing")
@@ -87,7 +83,7 @@ async def _change(parts: Shared, recipient_id: str, body: dict[str, Any], *, mer
     def edit(profile: Profile | None) -> Recipient:
         stored = Recipient(id=recipient_id) if profile is None else profile.parsed()
         wanted = merged(stored.preferences, body["preferences"]) if merges else body["preferences"]
-        checked = parse_recipient({"id": recipient_id, "preferences": wanted})
+        checked = parse_profile({"id": recipient_id, "preferences": wanted})
         return stored.model_copy(update={"preferences": checked.preferences})
 
     change = await parts.runtime.recipients.change(recipient_id, edit)
@@ -109,10 +105,13 @@ _PUT: Final = _body("Preferences")
 _PATCH: Final = _body("PreferencesPatch", MERGE_PATCH, JSON)
 
 
-@backend.get("", summary="Read a recipient's preferences", responses=responses(*_ERRORS, 403))
+@backend.get("", summary="Read a recipient's preferences", responses=responses(*_ERRORS, 403, 404))
 async def get_preferences(recipient_id: RecipientId, parts: Parts) -> PreferencesView:
-    """Empty ones when no profile is stored: then everything is wanted."""
-    return await _read(parts, recipient_id)
+    """404: there is no profile, so everything is wanted."""
+    stored = await parts.runtime.recipients.get(recipient_id)
+    if stored is None:
+        raise Problem(404, "no profile is stored under this id")
+    return await _view(parts, stored)
 
 
 @backend.put(
@@ -142,7 +141,8 @@ async def patch_preferences(recipient_id: RecipientId, body: MergePatch, parts: 
 @user.get("", summary="Read my preferences", responses=responses(*_ERRORS))
 async def get_own(recipient_id: User, parts: Parts) -> PreferencesView:
     """What was set, and for a page with switches which categories there are and what holds now."""
-    return await _read(parts, recipient_id)
+    stored = await parts.runtime.recipients.get(recipient_id)
+    return await _view(parts, stored or Recipient(id=recipient_id))
 
 
 @user.put(

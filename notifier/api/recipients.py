@@ -17,10 +17,10 @@ from notifier.api.problems import Problem, problem_of, responses
 from notifier.api.reading import JSON, MERGE_PATCH, JsonObject, MergePatch, body_schema, check_content_type
 from notifier.api.shared import Parts
 from notifier.errors import BrokerError
-from notifier.event import Recipient, parse_recipient
+from notifier.event import Recipient
 from notifier.operations.forgetting import forget
 from notifier.recipients import Import, Profile, import_lines
-from notifier.recipients.profile import of_id, patched
+from notifier.recipients.profile import of_id, parse_profile, patched
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,9 @@ def _answer(profile: Profile, status: int = 200) -> Response:
     summary="Store many profiles",
     responses={200: {"description": "What became of the lines"}, **responses(*_ERRORS, *_BODY_ERRORS)},
     response_model=schemas.ImportReport,
-    openapi_extra=body_schema({"type": "string"}, *JSON_LINES, examples={"two profiles": schemas.LINES}),
+    openapi_extra=body_schema(
+        {"type": "string"}, *JSON_LINES, examples={"two profiles": schemas.LINES}, required=False
+    ),
     dependencies=[takes_up_to(IMPORT_LIMIT)],
 )
 async def import_recipients(request: Request, parts: Parts) -> schemas.ImportReport:
@@ -91,7 +93,7 @@ async def put_recipient(
     """In place of an earlier one, as a whole: a member that is left out is removed. `If-Match` guards against
     overwriting what somebody else has changed; `If-None-Match: *` only stores what is new.
     """
-    recipient = of_id(parse_recipient({"id": recipient_id} | body), recipient_id)
+    recipient = of_id(parse_profile({"id": recipient_id} | body), recipient_id)
 
     def edit(profile: Profile | None) -> Recipient:
         conditions.check(profile)
@@ -146,8 +148,9 @@ async def patch_recipient(
     def edit(profile: Profile | None) -> Recipient:
         if profile is None:
             raise _unknown()
+        changed = patched(profile, recipient_id, patch)
         conditions.check(profile)
-        return patched(profile, recipient_id, patch)
+        return changed
 
     change = await parts.runtime.recipients.change(recipient_id, edit)
     assert change.after is not None

@@ -10,13 +10,13 @@ from pydantic.config import JsonDict
 
 from notifier.api.access import ManagesRecipients
 from notifier.api.bodies import takes_up_to
-from notifier.api.paths import Decoded, RecipientId, segment
+from notifier.api.paths import LINE, Decoded, RecipientId, segment
 from notifier.api.problems import Problem, responses
 from notifier.api.reading import OptionalObject, body_schema, invalid, known
 from notifier.api.shared import Parts
 from notifier.operations.views import moment
 from notifier.recipients import Suppression
-from notifier.recipients.suppression import MAX_REASON
+from notifier.recipients.suppression import CURSOR, MAX_REASON
 
 router = APIRouter(prefix="/v1", tags=["suppressions"], dependencies=[ManagesRecipients])
 
@@ -30,15 +30,22 @@ _EXAMPLE: Final[JsonDict] = {
     "at": "2026-01-31T12:00:00.000Z",
 }
 
-_Channel = Annotated[str, Decoded, segment("channel", "A configured channel", "email", max_length=50)]
+_Channel = Annotated[
+    str,
+    segment("channel", "A configured channel", "email", max_length=50, pattern="^[a-z][a-z0-9_]*$"),
+    Decoded,
+]
 _Key = Annotated[
     str,
-    Decoded,
     segment(
-        "address_key", "The mailbox in lower case, a slash in it as `%252F`; or a device's key",
-        "ada@example.com", max_length=500,
+        "address_key",
+        "The mailbox in lower case, with `%252F` for a slash in it; or a device's key",
+        "ada@example.com",
+        max_length=500,
+        pattern=LINE.replace("[^", "[^/"),
     ),
-]  # fmt: skip
+    Decoded,
+]
 
 
 class SuppressionView(BaseModel):
@@ -78,7 +85,9 @@ class SuppressionPage(BaseModel):
 )
 async def list_all(
     parts: Parts,
-    after: Annotated[str | None, Query(description="`page_info.after` of the page before")] = None,
+    after: Annotated[
+        str | None, Query(pattern=f"^{CURSOR}$", description="`page_info.after` of the page before")
+    ] = None,
     page_size: Annotated[int, Query(ge=1, le=1_000, description="About how many")] = 100,
 ) -> SuppressionPage:
     """A page holds about `page_size`: a few hundred more when the server hands them out at once; fewer, or

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/events", tags=["events"], dependencies=[Publishes
 _ID: Final = "01997d3c-0a5e-7c4e-9d53-1f2f3a4b5c6d"
 _STATES: Final = ["waiting", *(what for what in get_args(What) if what != "routed")]
 
-EventId = Annotated[str, Decoded, segment("id", "The event's id, percent-encoded", _ID)]
+EventId = Annotated[str, segment("id", "The event's id, percent-encoded", _ID), Decoded]
 
 _EXAMPLE: Final = {
     "id": _ID,

@@ -46,14 +46,14 @@ def put(
 
 async def _put_all(recipients: Recipients, source: Source, *, as_json: bool) -> None:
     from notifier.errors import InvalidRecipient
-    from notifier.event import parse_recipient
+    from notifier.recipients.profile import parse_profile
 
     store = _Storing(recipients)
     for line in _objects(source):
         try:
             if line.content is None:
                 raise InvalidRecipient("recipient", f"has more than {_MAX_OBJECT} bytes")
-            await store.add(line.number, parse_recipient(line.content))
+            await store.add(line.number, parse_profile(line.content))
         except InvalidRecipient as error:
             await store.finish()
             wrong = f"{source.name}:{line.number}: {error}{hint(line.content or b'')}"

@@ -29,7 +29,12 @@ State = Literal["dlq", "dead"]
 
 STATES: Final[tuple[State, ...]] = ("dlq", "dead")
 
-_ID = re.compile(r"(?P<queue>[a-z][a-z0-9_]*):(?P<partition>\d{1,4}):(?P<state>dlq|dead):(?P<entry>\d+-\d+)")
+ID: Final = "[a-z][a-z0-9_]{0,49}:[0-9]{1,4}:(dlq|dead):[0-9]{1,19}-[0-9]{1,19}"
+"""What an id looks like."""
+
+POSITION: Final = f"[0-9]{{1,15}}-{ID}"
+"""What a position looks like as text."""
+
 _FIRST_PAGE, _PAGE = 16, 200  # entries of one stream; few at first, since all streams are asked at once
 _UNKNOWN = Failure("Unknown", "the entry says nothing of a failure", "", 0, 0, 0)
 
@@ -53,15 +58,21 @@ class LetterId:
 
 def parse_id(text: str, keys: Keys, queues: Sequence[str]) -> LetterId:
     """Raises InvalidInput for what can't be an id here."""
-    found = _ID.fullmatch(text.strip())
-    if found is None:
+    letter_id = _parsed(text.strip())
+    if letter_id is None:
         raise InvalidInput("id", f"{text!r} is not of the form email:07:dead:1764000000000-0")
-    if found["queue"] not in queues:
-        raise InvalidInput("id", f"{text}: {found['queue']} is not one of {', '.join(queues)}")
-    if int(found["partition"]) >= keys.partitions:
+    if letter_id.queue not in queues:
+        raise InvalidInput("id", f"{text}: {letter_id.queue} is not one of {', '.join(queues)}")
+    if letter_id.partition >= keys.partitions:
         raise InvalidInput("id", f"{text}: there are only {keys.partitions} partitions")
-    state: State = "dlq" if found["state"] == "dlq" else "dead"
-    return LetterId(found["queue"], int(found["partition"]), state, found["entry"])
+    return letter_id
+
+
+def _parsed(text: str) -> LetterId | None:
+    if not re.fullmatch(ID, text):
+        return None
+    queue, partition, state, entry = text.split(":")
+    return LetterId(queue, int(partition), "dlq" if state == "dlq" else "dead", entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +133,16 @@ class Position:
     letter: LetterId
 
     def __str__(self) -> str:
-        return f"{self.until_ms} {self.letter}"
+        return f"{self.until_ms}-{self.letter}"
 
 
-def parse_position(text: str, keys: Keys, selection: Selection) -> Position:
-    """From the form of `str`. Raises InvalidInput for what no walk with this selection gave."""
-    until, _, letter = text.partition(" ")
-    try:
-        place = parse_id(letter, keys, selection.queues)
-    except InvalidInput:
-        place = None
-    if place is None or not re.fullmatch(r"\d{1,15}", until) or place.state not in selection.states:
-        raise InvalidInput("after", "is not a cursor of an earlier page with the same filters")
-    if selection.recipient is not None and place.partition != keys.partition_of(selection.recipient):
-        raise InvalidInput("after", "is not a cursor of an earlier page with the same filters")
-    return Position(int(until), place)
+def parse_position(text: str) -> Position:
+    """From the form of `str`. Raises InvalidInput."""
+    until, _, rest = text.partition("-")
+    letter_id = _parsed(rest)
+    if letter_id is None or not re.fullmatch("[0-9]{1,15}", until):
+        raise InvalidInput("after", "is not a cursor of an earlier page")
+    return Position(int(until), letter_id)
 
 
 async def find(client: Client, keys: Keys, selection: Selection) -> AsyncIterator[Letter]:
@@ -154,7 +160,8 @@ async def walk(
     client: Client, keys: Keys, selection: Selection, after: Position | None = None
 ) -> AsyncIterator[tuple[Letter, Position]]:
     """The same with all that lie in the selection's queues and states, whatever their error, type or
-    recipient, and where each is. A walk with the same selection can go on `after` a position.
+    recipient, and where each is. A walk with the same selection goes on `after` a position; one with another
+    begins at its time.
     """
     until_ms = await _until_ms(client, selection) if after is None else after.until_ms
     pages = _pages(keys, selection, after)
@@ -252,16 +259,20 @@ def _pages(keys: Keys, selection: Selection, after: Position | None = None) -> l
     partitions: Sequence[int] = range(keys.partitions)
     if selection.recipient is not None:
         partitions = [keys.partition_of(selection.recipient)]
-    pages = []
-    start = "-" if after is None else f"({after.letter.entry}"
-    for queue in selection.queues:
-        for state in selection.states:
-            for partition in partitions:
-                place = LetterId(queue, partition, state, after.letter.entry if after else "")
-                pages.append(_Page(queue, partition, state, place.stream(keys), start))
-                if after and place == after.letter:
-                    start = after.letter.entry  # of the streams after this one, those of its time are left
-    return pages
+    entry = after.letter.entry if after else ""
+    places = [
+        LetterId(queue, partition, state, entry)
+        for queue in selection.queues
+        for state in selection.states
+        for partition in partitions
+    ]
+    # Letters of the position's time have been told of the streams up to its own, and not of the others.
+    told = places.index(after.letter) + 1 if after and after.letter in places else 0
+    starts = [f"({entry}"] * told + [entry or "-"] * (len(places) - told)
+    return [
+        _Page(one.queue, one.partition, one.state, one.stream(keys), start)
+        for one, start in zip(places, starts, strict=True)
+    ]
 
 
 def _letter(queue: str, partition: int, state: State, entry: bytes, fields: Sequence[bytes]) -> Letter:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from notifier.errors import InvalidRecipient
-from notifier.event import Recipient, parse_recipient
-from notifier.recipients.profile import MAX_PROFILE_BYTES, encode_profile
+from notifier.event import Recipient
+from notifier.recipients.profile import MAX_PROFILE_BYTES, encode_profile, parse_profile
 from notifier.recipients.store import Recipients
 
 MAX_LINE: Final = 4 * MAX_PROFILE_BYTES
@@ -86,7 +86,7 @@ async def import_lines(recipients: Recipients, blocks: AsyncIterator[bytes], rep
 def _parse(line: bytes | None) -> Recipient:
     if line is None:
         raise InvalidRecipient("recipient", f"has more than {MAX_LINE} bytes")
-    recipient = parse_recipient(line)
+    recipient = parse_profile(line)
     encode_profile(recipient)
     return recipient
 

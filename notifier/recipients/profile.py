@@ -8,13 +8,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic_core import from_json
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from notifier.channel import device_key
 from notifier.errors import InvalidRecipient
 from notifier.event import MAX_DEVICES, Device, Recipient, parse_recipient
 
 MAX_PROFILE_BYTES: Final = 64 * 1024
+
+_TAGS: Final = frozenset({"web_push", "fcm", "apns"})  # of the union of devices; no field
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,22 @@ def devices_of(profile: Profile | None) -> tuple[Device, ...]:
         return ()
 
 
+def parse_profile(source: Mapping[str, Any] | bytes) -> Recipient:
+    """A profile that is to be stored, from JSON or what was parsed of it. Raises InvalidRecipient.
+
+    What an event says of a recipient is read as it is meant; what is kept is taken by the letter: "yes" is
+    not true.
+    """
+    recipient = parse_recipient(source)
+    try:
+        Recipient.model_validate_json(source if isinstance(source, bytes) else to_json(source), strict=True)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+        raise InvalidRecipient(field or "recipient", first["msg"][:1].lower() + first["msg"][1:]) from None
+    return recipient
+
+
 def parse_patch(source: bytes) -> dict[str, Any]:
     """A merge patch for a profile, from JSON text. Raises InvalidRecipient."""
     try:
@@ -80,7 +99,8 @@ def merged(target: object, patch: object) -> object:
 def patched(profile: Profile, recipient_id: str, patch: Mapping[str, Any]) -> Recipient:
     """The profile with the merge patch. Raises InvalidRecipient, also when the id would change."""
     changed = merged(json.loads(profile.source), patch)
-    return of_id(parse_recipient(changed), recipient_id)  # type: ignore[arg-type] # an object gives an object
+    assert isinstance(changed, Mapping)
+    return of_id(parse_profile(changed), recipient_id)
 
 
 def of_id(recipient: Recipient, recipient_id: str) -> Recipient:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 import time
@@ -17,13 +15,17 @@ from notifier.errors import InvalidInput
 from notifier.event import parse_recipient
 from notifier.keys import Keys
 
+CURSOR: Final = "[0-9]{1,4}-[0-9]{1,19}"
+"""A page's cursor: a partition, and where its scan stands."""
+
 MAX_REASON: Final = 500
 """Characters of a reason that is given by hand."""
 
 _SCAN_STEP: Final = 500
 _MOST_STEPS: Final = 20  # of one page
 _CHANNEL = re.compile(r"[a-z][a-z0-9_]{0,49}")
-_MAX_KEY = 500
+_KEY = re.compile(r"[^/\x00-\x1f\x7f-\x9f\u2028\u2029]{1,500}")
+_CURSOR = re.compile(CURSOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +98,18 @@ class Suppressions:
         partition, cursor = self._position(after)
         found: list[Suppression] = []
         for _ in range(_MOST_STEPS):
+            if partition >= self._keys.partitions:
+                return SuppressionPage(tuple(found), None)
             step = ("HSCAN", self._keys.suppressed(partition), cursor, "COUNT", page_size - len(found))
             [[next_cursor, row]] = await ask(self._client, step)
             found += (_suppression(*pair) for pair in zip(row[::2], row[1::2], strict=True))
             cursor = int(next_cursor)
             if cursor == 0:
                 partition += 1
-            if partition == self._keys.partitions:
-                return SuppressionPage(tuple(found), None)
             if len(found) >= page_size:
                 break
-        return SuppressionPage(tuple(found), _cursor_of(partition, cursor))
+        is_over = partition >= self._keys.partitions
+        return SuppressionPage(tuple(found), None if is_over else f"{partition}-{cursor}")
 
     async def add(self, recipient_id: str, channel: str, address_key: str, reason: str) -> bool:
         """Pass over the address from the next event on. Whether it was not before.
@@ -115,8 +118,10 @@ class Suppressions:
         """
         if not _CHANNEL.fullmatch(channel):
             raise InvalidInput("channel", "must match [a-z][a-z0-9_]*")
-        if not 0 < len(address_key) <= _MAX_KEY or "/" in address_key or not address_key.isprintable():
-            raise InvalidInput("address_key", f"must have 1 to {_MAX_KEY} visible characters, and no slash")
+        if not _KEY.fullmatch(address_key) or not _is_unicode(address_key):
+            raise InvalidInput(
+                "address_key", "must have 1 to 500 characters, no slash and no control character"
+            )
         if len(reason) > MAX_REASON or not _is_unicode(reason):
             raise InvalidInput("reason", f"must be text of at most {MAX_REASON} characters")
         field = suppression_field(channel, valid_id(recipient_id), address_key)
@@ -169,18 +174,10 @@ class Suppressions:
         """Partition and cursor of HSCAN."""
         if after is None:
             return 0, 0
-        try:
-            text = base64.b64decode(after + "=" * (-len(after) % 4), altchars=b"-_", validate=True)
-            found = re.fullmatch(rb"(\d{1,4}):(\d{1,20})", text)
-        except (ValueError, binascii.Error):
-            found = None
-        if found is None or int(found[1]) >= self._keys.partitions or int(found[2]) >= 1 << 64:
+        if not _CURSOR.fullmatch(after):
             raise InvalidInput("after", "is not a cursor of an earlier page")
-        return int(found[1]), int(found[2])
-
-
-def _cursor_of(partition: int, cursor: int) -> str:
-    return base64.urlsafe_b64encode(b"%d:%d" % (partition, cursor)).rstrip(b"=").decode()
+        partition, _, cursor = after.partition("-")
+        return int(partition), int(cursor)
 
 
 def _parts(field: bytes) -> tuple[str, str, str]:

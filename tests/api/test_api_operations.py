@@ -166,32 +166,40 @@ async def test_few_among_many_are_found_over_several_requests(
 
 async def test_what_can_not_be_asked_for_names_the_field(operator: httpx.AsyncClient) -> None:
     wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"channel": "pigeon"}, "channel"),
         ({"state": "gone"}, "query.state"),
         ({"older_than": "soon"}, "query.older_than"),
+        ({"older_than": "9999999w"}, "query.older_than"),
         ({"page_size": 0}, "query.page_size"),
         ({"page_size": 201}, "query.page_size"),
-        ({"after": "nonsense"}, "after"),
-        ({"after": "é"}, "after"),
-        ({"after": "MTIzIGVtYWlsOjk5OmRlYWQ6MS0w"}, "after"),
+        ({"after": "nonsense"}, "query.after"),
+        ({"after": "é"}, "query.after"),
+        ({"after": "1-email:07:dead:1-99999999999999999999"}, "query.after"),
     )
     for parameters, field in wrong:
         assert fields(await operator.get(LETTERS, params=parameters)) == [field]
-    assert fields(await operator.get(f"{LETTERS}/nonsense")) == ["id"]
-    assert fields(await operator.get(f"{LETTERS}/pigeon:07:dead:1-0")) == ["id"]
-    assert fields(await operator.get(f"{LETTERS}/email:99:dead:1-0")) == ["id"]
-    problem(await operator.get(f"{LETTERS}/email:07:dead:1-0"), 404)
+    assert fields(await operator.get(LETTERS, params={"channel": "pigeon"}), 404) == ["channel"]
+    assert fields(await operator.get(f"{LETTERS}/nonsense")) == ["path.id"]
+    for unknown in ("pigeon:07:dead:1-0", "email:99:dead:1-0", "email:07:dead:1-0"):
+        problem(await operator.get(f"{LETTERS}/{unknown}"), 404)
 
 
-async def test_a_cursor_goes_on_with_the_same_filters_only(
+async def test_a_cursor_with_other_filters_begins_at_its_time(
     operator: httpx.AsyncClient, client: redis.asyncio.Redis
 ) -> None:
-    for i in range(3):
-        await bury(client, f"u{i}", state="dead")
-    page = (await operator.get(LETTERS, params={"page_size": 1})).json()
-    after = page["page_info"]["after"]
-    for other in ({"state": "dlq"}, {"channel": "push"}, {"recipient": "somebody else"}):
-        assert fields(await operator.get(LETTERS, params={"after": after, **other})) == ["after"]
+    letters = [await bury(client, f"u{i}", state="dead", at=f"{1_000 + i // 2}-0") for i in range(6)]
+    first = (await operator.get(LETTERS, params={"page_size": 3})).json()
+    told = {letter["id"] for letter in first["dead_letters"]}
+    after = first["page_info"]["after"]
+    rest = (await operator.get(LETTERS, params={"after": after})).json()["dead_letters"]
+    assert {one["id"] for one in rest} == set(letters) - told
+    for parameters, expected in (
+        ({"channel": "push"}, []),
+        ({"state": "dlq"}, []),
+        ({"recipient": "u5"}, [letters[5]]),
+        ({"recipient": "u0"}, []),
+    ):
+        page = (await operator.get(LETTERS, params={"after": after, **parameters})).json()
+        assert [one["id"] for one in page["dead_letters"]] == expected
 
 
 async def test_entries_that_are_no_letters_are_shown_as_far_as_they_can_be_read(
@@ -316,13 +324,20 @@ async def test_a_job_that_is_not_clear_is_not_begun(
         ({}, "ids"),
         ({"dry_run": True}, "ids"),
         ({"all": False}, "all"),
-        ({"all": True, "channel": ["email"]}, "ids"),
-        ({"ids": [letter], "all": True}, "ids"),
+        ({"all": None}, "all"),
+        ({"all": True, "channel": ["email"]}, "channel"),
+        ({"ids": [letter], "all": True}, "all"),
+        ({"ids": [letter], "limit": 1}, "limit"),
         ({"ids": []}, "ids"),
-        ({"ids": ["x"] * 1_001}, "ids"),
-        ({"ids": ["nonsense"]}, "id"),
+        ({"ids": [letter] * 1_001}, "ids"),
+        ({"ids": ["nonsense"]}, "ids"),
+        ({"channel": []}, "channel"),
+        ({"error": []}, "error"),
+        ({"type": []}, "type"),
+        ({"recipient": ""}, "recipient"),
+        ({"recipient": None}, "recipient"),
+        ({"state": "all"}, "state"),
         ({"channel": "email"}, "channel"),
-        ({"channel": ["pigeon"]}, "channel"),
         ({"all": True, "limit": 0}, "limit"),
         ({"all": True, "limit": 10_001}, "limit"),
         ({"all": True, "limit": "5"}, "limit"),
@@ -337,6 +352,8 @@ async def test_a_job_that_is_not_clear_is_not_begun(
     for path in (REDRIVE, DISCARD):
         for body, field in wrong:
             assert [one.partition(".")[0] for one in fields(await operator.post(path, json=body))] == [field]
+        assert fields(await operator.post(path, json={"channel": ["pigeon"]}), 404) == ["channel"]
+        assert fields(await operator.post(path, json={"ids": ["pigeon:07:dead:1-0"]}), 404) == ["ids"]
         problem(await operator.post(path, content=b"{"), 400)
         problem(await operator.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
     assert await ids(operator) == [letter]

@@ -92,6 +92,12 @@ async def test_what_is_set_is_what_holds(ada: httpx.AsyncClient, backend: httpx.
     assert (await ada.get(OWN)).json() == everything.json()
 
 
+async def test_of_nobody_there_are_none(backend: httpx.AsyncClient) -> None:
+    problem(await backend.get(BACKEND), 404)
+    assert (await backend.put(BACKEND, json={"preferences": NO_MAIL})).json()["preferences"] == NO_MAIL
+    assert (await backend.get("/v1/recipients/ada")).json() == {"id": "ada", "preferences": NO_MAIL}
+
+
 async def test_the_rest_of_the_profile_stays(backend: httpx.AsyncClient, ada: httpx.AsyncClient) -> None:
     await backend.put("/v1/recipients/ada", json={"name": "Ada"})
     await ada.put(OWN, json={"preferences": NO_MAIL})
@@ -121,6 +127,8 @@ async def test_wrong_preferences_name_the_field(ada: httpx.AsyncClient, backend:
         ({"preferences": []}, "preferences"),
         ({"preferences": {"social": False}}, "preferences.social"),
         ({"preferences": {"social": {"email": "never"}}}, "preferences.social.email"),
+        ({"preferences": {"social": {"email": "yes"}}}, "preferences.social.email"),
+        ({"preferences": {"social": {"email": 0}}}, "preferences.social.email"),
         ({"preferences": {f"c{i}": {} for i in range(201)}}, "preferences"),
         ({"preferences": {"x" * 101: {}}}, f"preferences.{'x' * 101}.[key]"),
         ({"preferences": {"a": {"x" * 70_000: True}}}, "recipient"),
@@ -138,7 +146,9 @@ async def test_only_a_token_lets_a_user_in_and_only_to_their_own(api: Api, ada: 
     for method in ("GET", "PUT", "PATCH"):
         problem(await api.client.request(method, OWN, content=b"{}"), 401)
     async with api.user("bo") as bo:
-        assert (await bo.get(f"{OWN}?id=ada&recipient=ada")).json()["preferences"] == {}
+        assert (await bo.get(OWN)).json()["preferences"] == {}
+        for name in ("id", "recipient", "sub"):
+            assert fields(await bo.get(OWN, params={name: "ada"})) == [f"query.{name}"]
 
 
 async def test_an_api_without_templates_has_nothing_to_choose_from(redis_url: str, tmp_path: Path) -> None:

@@ -66,9 +66,11 @@ async def test_what_can_not_be_suppressed_is_refused(
     before = await client.dbsize()
     problem(await backend.put(f"{ADA}/pigeon/k"), 404)
     wrong: tuple[tuple[str, Any, list[str]], ...] = (
-        ("email/a%2Fb", {}, ["address_key"]),
+        ("email/a%2Fb", {}, ["path.address_key"]),
         ("email/a%0Ab", {}, ["path.address_key"]),
+        ("EMAIL/k", {}, ["path.channel"]),
         ("email/k", {"reason": 3}, ["reason"]),
+        ("email/k", {"reason": None}, ["reason"]),
         ("email/k", {"reason": "x" * 501}, ["reason"]),
         ("email/k", {"why": "x"}, ["why"]),
         ("email/k", [], ["body"]),
@@ -100,7 +102,7 @@ async def test_all_are_listed_page_by_page(backend: httpx.AsyncClient, client: r
 
 async def test_a_page_that_is_none_is_refused(backend: httpx.AsyncClient) -> None:
     for parameters, field in (
-        ({"after": "nonsense"}, "after"),
+        ({"after": "nonsense"}, "query.after"),
         ({"page_size": 0}, "query.page_size"),
         ({"page_size": 1_001}, "query.page_size"),
     ):

@@ -70,6 +70,11 @@ async def test_endpoints_and_tokens_are_not_shown(ada: httpx.AsyncClient, backen
         assert PHONE["token"] not in said
 
 
+async def test_of_nobody_there_are_none(ada: httpx.AsyncClient, backend: httpx.AsyncClient) -> None:
+    problem(await backend.get(BACKEND), 404)
+    assert (await ada.get(OWN)).json() == {"devices": []}
+
+
 async def test_a_device_belongs_to_who_registered_it_last(api: Api, ada: httpx.AsyncClient) -> None:
     await ada.post(OWN, json=PHONE)
     await ada.post(OWN, json=BROWSER)
@@ -115,6 +120,8 @@ async def test_a_wrong_device_names_the_field(ada: httpx.AsyncClient, backend: h
         (BROWSER | {"keys": {"p256dh": "A", "auth": "B" * 22}}, "keys.p256dh"),
         (BROWSER | {"endpoint": "ftp://push.example.com/x"}, "endpoint"),
         (BROWSER | {"endpoint": "https://push.example.com/" + "x" * 2_000}, "endpoint"),
+        (BROWSER | {"expirationTime": False}, "expirationTime"),
+        (BROWSER | {"expirationTime": "1"}, "expirationTime"),
         ([BROWSER], "body"),
     )
     for device, field in wrong:
