@@ -27,6 +27,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
+    StrictBool,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -176,7 +178,7 @@ class WebPushDevice(Model):
     kind: Literal["web_push"] = "web_push"
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=2_000)]
     keys: WebPushKeys
-    expirationTime: float | None = None  # noqa: N815 - the browser's own spelling
+    expirationTime: Annotated[float, Strict()] | None = None  # noqa: N815 - the browser's own spelling
 
 
 class FcmDevice(Model):
@@ -206,7 +208,7 @@ Device = Annotated[
 ]
 
 Preferences = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=100)], dict[str, bool]], Field(max_length=200)
+    dict[Annotated[str, StringConstraints(max_length=100)], dict[str, StrictBool]], Field(max_length=200)
 ]
 """Category, or "*", to channel, or "*", to wanted or not. The most specific entry counts."""
 
