@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -110,10 +110,8 @@ class Feed:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while due := list(islice(self._due, READ_AT_ONCE)):
-                for subscription in due:
-                    del self._due[subscription]
-                failure = await self._read_some([one for one in due if one.is_ready])
+            while self._due:
+                failure = await self._read_some(self._take_due())
                 if failure is None:
                     pause = 0.0
                     continue
@@ -121,6 +119,14 @@ class Feed:
                     log.warning("inboxes_not_read", error=str(failure), inboxes=len(self._inboxes))
                 pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
                 await asyncio.sleep(pause)
+
+    def _take_due(self) -> Sequence[Subscription]:
+        due = list(islice(self._due, READ_AT_ONCE))
+        for subscription in due:
+            del self._due[subscription]
+            if not subscription.is_ready:
+                subscription.look_later()
+        return [one for one in due if one.is_ready]
 
     async def _read_some(self, subscriptions: Iterable[Subscription]) -> BrokerError | None:
         """Whoever asks the same shares the answer. What failed is looked at again."""

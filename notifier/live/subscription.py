@@ -28,6 +28,7 @@ class Subscription:
         "_feed",
         "_hint",
         "_left",
+        "_look_again",
         "_update",
         "_waiter",
         "channel",
@@ -56,6 +57,7 @@ class Subscription:
         self._feed = feed
         self._left = left
         self._hint = ""
+        self._look_again = False
         self._update: Update | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -74,7 +76,8 @@ class Subscription:
         if self.ended:
             raise Ended
         update, self._update = self._update, None
-        if update is not None and (update.more or self._has_heard_of_more()):
+        if update is not None and (update.more or self._look_again or self._has_heard_of_more()):
+            self._look_again = False
             self._feed.look(self)
         return update
 
@@ -99,6 +102,10 @@ class Subscription:
     def is_ready(self) -> bool:
         """Whether the client has taken what was there."""
         return self._update is None and not self.ended
+
+    def look_later(self) -> None:
+        """When the client has taken what is there."""
+        self._look_again = True
 
     def hear(self, position: str) -> None:
         """There is a change of this position."""

@@ -21,6 +21,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from notifier.broker.consumer import cancel_until_done
 from notifier.broker.failures import broker_errors
 from notifier.errors import BrokerError
 
@@ -56,7 +57,6 @@ class WakeUps:
         self._asked: set[bytes] = set()
         self._leaving: Counter[bytes] = Counter()
         self._wishes = asyncio.Event()
-        self._connection: Any = None
         self._connected_at = 0.0
         self._last_word = 0.0
 
@@ -74,13 +74,6 @@ class WakeUps:
 
     async def run(self) -> None:
         """Listens until it is cancelled; reconnects."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_asking())
-            tasks.create_task(self._keep_listening())
-
-    # What is heard.
-
-    async def _keep_listening(self) -> None:
         pause = 0.0
         while True:
             self._connected_at = math.inf
@@ -101,18 +94,22 @@ class WakeUps:
 
     async def _listen(self) -> None:
         connection = await self._connect()
+        self._connected_at = self._last_word = time.monotonic()
+        asking = asyncio.create_task(self._keep_asking(connection))
         try:
-            self._connection, self._connected_at = connection, time.monotonic()
-            self._last_word = self._connected_at
-            self._wishes.set()
             while True:
                 message = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
                 self._last_word = time.monotonic()
                 if isinstance(message, list):  # and not the answer to a ping without any channel
                     self._take(message)
         finally:
-            self._connection = None
+            # First: redis-py connects again when something is sent, and nobody would read from that.
+            await cancel_until_done(asking)
             await connection.disconnect(nowait=True)
+            if not asking.cancelled():
+                asking.result()
+
+    # What is heard.
 
     def _take(self, message: Sequence[Any]) -> None:
         kind, channel, value = message if len(message) == 3 else (message[0], b"", b"")
@@ -131,29 +128,26 @@ class WakeUps:
 
     # What is asked for.
 
-    async def _keep_asking(self) -> None:
+    async def _keep_asking(self, connection: Any) -> None:
+        """Until the connection is lost, or closed by this: whoever reads from it learns it that way."""
         pinged = 0.0
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PING_EVERY):
-                    await self._wishes.wait()
-            self._wishes.clear()
-            connection = self._connection
-            if connection is None:
-                continue
-            is_time = time.monotonic() - pinged >= PING_EVERY
-            try:
-                if is_time and self._last_word < pinged and pinged:
-                    raise RedisConnectionError("the server does not answer")
+        self._wishes.set()
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PING_EVERY):
+                        await self._wishes.wait()
+                self._wishes.clear()
                 await self._ask(connection)
-                if is_time:
-                    await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
+                if time.monotonic() - pinged >= PING_EVERY:
+                    if self._last_word < pinged:
+                        raise RedisConnectionError("the server does not answer")
                     pinged = time.monotonic()
-            except (RedisError, OSError) as error:
-                # Whoever reads from it learns it that way, and connects again.
-                log.info("listener_disconnected", error=str(error))
-                pinged = 0.0
-                await connection.disconnect(nowait=True)
+                    await _send(connection, "PING")
+        except (RedisError, OSError, TimeoutError) as error:
+            log.info("listener_disconnected", error=str(error))
+        finally:
+            await connection.disconnect(nowait=True)
 
     async def _ask(self, connection: Any) -> None:
         left, new = self._asked - self._wanted, self._wanted - self._asked
@@ -173,5 +167,7 @@ def _some(channels: Iterable[bytes]) -> Iterable[Sequence[bytes]]:
         yield some
 
 
-async def _send(connection: Any, name: str, channels: Sequence[bytes]) -> None:
+async def _send(connection: Any, name: str, channels: Sequence[bytes] = ()) -> None:
+    if not connection.is_connected:
+        raise RedisConnectionError("the connection is closed")
     await connection.send_packed_command(connection.pack_command(name, *channels), check_health=False)

@@ -55,11 +55,10 @@ class Browser:
         self._recipient_id = recipient_id
 
     async def listen(self, until: str) -> None:
-        """Reconnects whenever it is told to leave, until the entry of this id has come."""
-        while until not in self.added:
-            with self._live.subscribe(self._recipient_id, self.position) as subscription:
-                while until not in self.added:
-                    await self.process(await following(subscription))
+        """Until the entry of this id is shown."""
+        with self._live.subscribe(self._recipient_id, self.position) as subscription:
+            while until not in self.entries:
+                await self.process(await following(subscription))
 
     async def process(self, update: Update, at_most: int = 1_000) -> None:
         """The first events of an update, and nothing of the rest."""

@@ -11,7 +11,7 @@ import pytest
 
 from notifier.broker.connection import connect
 from notifier.broker.scripts import ask
-from notifier.live import Added, Ended, TooManyStreams, feed
+from notifier.live import Added, Ended, Marked, TooManyStreams, feed
 from notifier.metrics import STREAMS
 from tests.live.client import KEYS, Browser, all_of, entry, following, opened
 from tests.support.waiting import until
@@ -186,6 +186,24 @@ async def test_every_position_is_compared_in_its_turn_though_nothing_was_heard(r
             await ask(client, *(("XADD", key, "*", "many", "") for key in keys))
             for subscription in subscriptions:
                 assert len((await following(subscription)).changes) == 1
+
+
+async def test_a_slow_client_loses_no_look_at_what_was_not_heard(redis_url: str) -> None:
+    async with opened(redis_url) as (live, inbox), connect(redis_url) as client:
+        with live.subscribe("bo") as slow, live.subscribe("ada") as other:
+            await following(slow)
+            await following(other)
+            await inbox.add("bo", entry(1))
+            await until(lambda: not slow.is_ready)
+            for name in ("bo", "ada"):  # as changes whose wake-ups are lost
+                await ask(client, ("XADD", f"{KEYS.inbox(name)}:changes", "*", "many", ""))
+            for name in ("ada", "ada"):
+                await ask(client, ("CLIENT", "KILL", "TYPE", "pubsub"))
+                await following(other)
+                await ask(client, ("XADD", f"{KEYS.inbox(name)}:changes", "*", "many", ""))
+            assert len((await following(slow)).changes) == 1
+            [change] = (await following(slow)).changes
+            assert isinstance(change, Marked)
 
 
 async def test_an_update_comes_within_milliseconds(redis_url: str) -> None:
