@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from notifier.operations.dead_letters import ID, POSITION
 
@@ -95,8 +95,14 @@ class _Mending(BaseModel):
     dry_run: Annotated[bool, Field(description="Only count what it would be")] = False
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # JSON knows one kind
+
+
 class _Many(_Mending):
-    limit: Annotated[int, Field(ge=1, le=MAX_TAKEN, description="At most so many in this request")] = 1_000
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_TAKEN, description="At most so many in this request"), BeforeValidator(_whole)
+    ] = 1_000
     rate: Annotated[float, Field(ge=0.1, le=100_000, strict=False, description="Letters a second")] = 0.0
     after: Annotated[
         str, StringConstraints(pattern=f"^{POSITION}$"), Field(description="Where the request before ended")

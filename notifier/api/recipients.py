@@ -40,6 +40,8 @@ _STORED: dict[str, Any] = {
     "content": {JSON: {"schema": schemas.ref("Recipient"), "example": schemas.ADA}},
 }
 
+_LINES: Final = {"description": "On each line a `Recipient`; what a line holds is checked when it comes"}
+
 
 def _answer(profile: Profile, status: int = 200) -> Response:
     return Response(profile.source, status, {"ETag": etag(profile)}, JSON)
@@ -51,9 +53,7 @@ def _answer(profile: Profile, status: int = 200) -> Response:
     summary="Store many profiles",
     responses={200: {"description": "What became of the lines"}, **responses(*_ERRORS, *_BODY_ERRORS)},
     response_model=schemas.ImportReport,
-    openapi_extra=body_schema(
-        {"type": "string"}, *JSON_LINES, examples={"two profiles": schemas.LINES}, required=False
-    ),
+    openapi_extra=body_schema(_LINES, *JSON_LINES, examples={"two profiles": schemas.LINES}, required=False),
     dependencies=[takes_up_to(IMPORT_LIMIT)],
 )
 async def import_recipients(request: Request, parts: Parts) -> schemas.ImportReport:
