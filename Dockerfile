@@ -25,7 +25,7 @@ COPY templates /srv/notifier/templates
 RUN tools/bin/python -m pip wheel -q --no-build-isolation --no-deps -w wheels . && \
     python3 -m venv --without-pip /opt/notifier && \
     tools/bin/python -m pip --python /opt/notifier/bin/python install -q --no-index --find-links wheels \
-        "notifier-service[service]" && \
+        "notifier-service[service,otel]" && \
     python3 -m compileall -q /srv/notifier/channels && \
     tools/bin/cyclonedx-py environment /opt/notifier/bin/python --pyproject pyproject.toml \
         --mc-type application --output-reproducible --output-file /srv/notifier/sbom.cdx.json

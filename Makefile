@@ -55,7 +55,8 @@ soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failp
 lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes newer releases
 	@echo "Writing requirements.lock, and of what it chose requirements-service.lock; requirements-image.lock"
 	@$(LOCKED) --all-extras --output-file requirements.lock $(ARGS) pyproject.toml
-	@$(LOCKED) --extra service --constraint requirements.lock --output-file requirements-service.lock pyproject.toml
+	@$(LOCKED) --extra service --extra otel --constraint requirements.lock \
+	  --output-file requirements-service.lock pyproject.toml
 	@$(LOCKED) --group image --no-annotate --output-file requirements-image.lock $(ARGS)
 
 web: ## notifier/web/notifier-inbox.js from web/inbox; takes Node.js, and esbuild from npm
