@@ -28,7 +28,13 @@ def ports() -> dict[int, int]:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     "path",
-    ["tutorial.md", "how-to/write-a-channel.md", "how-to/handle-dead-letters.md", "how-to/edit-templates.md"],
+    [
+        "tutorial.md",
+        "how-to/write-a-channel.md",
+        "how-to/handle-dead-letters.md",
+        "how-to/edit-templates.md",
+        "how-to/embed-the-inbox.md",
+    ],
 )
 def test_a_reader_can_follow_it_with_notifier_dev(path: str, tmp_path: Path) -> None:
     with Reader(tmp_path, ports(), **QUICK) as reader:

@@ -36,7 +36,8 @@ main { max-width: 720px; margin: 0 auto; padding: 24px 16px; }"""
 class Site:
     """`GET /` is the page for ada; `?as=bob&lang=de&dir=rtl` and attributes are as the query says.
 
-    A context manager on a free port of 127.0.0.1. `tokens` counts those that it gave.
+    A context manager on a free port of 127.0.0.1. `tokens` counts those that it gave; `pages` are more pages,
+    by path.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Site:
         self.lifetime = timedelta(minutes=5)
         self.signed_in = True
         self.tokens = 0
+        self.pages: dict[str, Response] = {}
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
 
@@ -81,12 +83,16 @@ class Site:
     def _answer(self, request: Request) -> Response:
         path, _, query = request.path.partition("?")
         options = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
-        if path == "/token":
+        if path in self.pages:
+            return self.pages[path]
+        if path in {"/token", "/notifier-token"}:
             if not self.signed_in:
                 return Response(401, {}, b"")
             self.tokens += 1
             return Response(
-                200, {"Content-Type": "text/plain"}, self.sign(options["as"], self.lifetime).encode()
+                200,
+                {"Content-Type": "text/plain"},
+                self.sign(options.get("as", "ada"), self.lifetime).encode(),
             )
         if path == "/style.css":
             return Response(200, {"Content-Type": "text/css"}, _STYLE.encode())
