@@ -11,7 +11,7 @@ import pytest
 from notifier.errors import BrokerError, BrokerUnavailable
 from notifier.publisher import AsyncPublisher, Publisher
 from tests.support.service import ping
-from tests.support.topologies import clustered, watched
+from tests.support.topologies import binary_of, clustered, standalone, watched
 
 pytestmark = pytest.mark.slow
 
@@ -63,3 +63,16 @@ async def test_a_cluster_without_replicas_confirms_none(tmp_path: Path) -> None:
             pytest.raises(BrokerUnavailable, match="not confirmed as replicas"),
         ):
             publisher.publish(ping("e", "u"))
+
+
+@pytest.mark.parametrize("server", ["valkey-9.1", "redis-7.0", "redis-8.2"])
+def test_a_primary_whose_replicas_are_gone_takes_nothing_when_it_is_told_so(
+    server: str, tmp_path: Path
+) -> None:
+    with standalone(tmp_path, binary_of(server)) as topology, Publisher(topology.url) as publisher:
+        publisher.publish(ping("e1", "u1"))
+        topology.server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+        with pytest.raises(BrokerUnavailable, match="replicas to write"):
+            publisher.publish(ping("e2", "u1"))
+        topology.server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        assert not publisher.publish(ping("e2", "u1")).duplicate
