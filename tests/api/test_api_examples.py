@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from tests.api.conftest import Api
+from tests.docs.blocks import ROOT
 
 METHODS = {"get", "put", "post", "patch", "delete"}
 PROBLEM = "application/problem+json"
@@ -99,3 +101,12 @@ def _examples(described: dict[str, Any], content: dict[str, Any]) -> list[Any]:
         return [one["value"] for one in content["examples"].values()]
     schema = described["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
     return list(schema["examples"])
+
+
+async def test_the_reference_names_each_route(api: Api) -> None:
+    page = (ROOT / "docs/reference/http-api.md").read_text()
+    text = re.sub(r"`(GET|PUT|POST)`(?:, `(PUT)`)? and `(\w+) (\S+?)`", r"`\1 \4` `\2 \4` `\3 \4`", page)
+    told = set(re.findall(r"`([A-Z]+ /v1/[^`?]+)", text))
+    routes = {f"{method.upper()} {path}" for method, path, _ in operations(await document(api))}
+    assert routes - told == set()
+    assert {one for one in told if one.partition(" ")[2].startswith((*OURS, *OF_USERS))} - routes == set()
