@@ -26,7 +26,7 @@ class Stream:
         self.response = response
         self.retry_ms: int | None = None
         self.comments = 0
-        self._lines = response.aiter_lines()
+        self._lines = _lines(response)
         self.last_id: str | None = None
 
     async def next(self) -> Event:
@@ -62,6 +62,15 @@ class Stream:
                 events.append(await self.next())
             except StopAsyncIteration:
                 return events
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """httpx would end a line at U+2028 too."""
+    rest = b""
+    async for some in response.aiter_bytes():
+        *lines, rest = (rest + some).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode()
 
 
 @asynccontextmanager
