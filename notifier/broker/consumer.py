@@ -225,7 +225,9 @@ class Consumer:
             self._leases.take_no_more()
             await cancel_until_done(reading, timing)
             await asyncio.gather(self._hand_over(list(self.partitions.values())), *self._drains)
-            await cancel_until_done(beating, committing)
+            self._leases.stop()
+            await cancel_until_done(committing)
+            await beating
         try:
             await self._leases.release(list(self._leases.held.values()))  # taken while we were told to stop
             await self._leases.leave()

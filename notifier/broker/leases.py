@@ -97,11 +97,13 @@ class Leases:
         self._leaving: set[int] = set()
         self._epochs: dict[int, int] = {}
         self._takes_more = True
+        self._stops = False
         self._beat_now = asyncio.Event()
 
     async def run(self) -> None:
-        """Beats until cancelled. A broker that is away is waited for; the leases may run out meanwhile."""
-        while True:
+        """Beats until `stop` is called. A broker that is away is waited for; the leases may run out
+        meanwhile."""
+        while not self._stops:
             try:
                 await self._beat()
             except BrokerError as error:
@@ -117,6 +119,12 @@ class Leases:
     def take_no_more(self) -> None:
         """From now on leases are only renewed, until they are released."""
         self._takes_more = False
+
+    def stop(self) -> None:
+        """`run` ends after the beat that is under way. A beat that was cancelled might have taken leases that
+        nobody here knew of, and nobody else could have until they ran out."""
+        self._stops = True
+        self._beat_now.set()
 
     def beat_now(self) -> None:
         """Asks for a beat at once: the group is gone, or the share has changed."""
@@ -178,7 +186,7 @@ class Leases:
         free = [p for p in range(self._keys.partitions) if p not in self.held]
         before = set(self.held)
         random.shuffle(free)  # so that workers that start together ask for different ones first
-        while free and wanted > 0:
+        while free and wanted > 0 and self._takes_more:
             asked, free = free[:wanted], free[wanted:]
             sent = time.monotonic()
             calls = [

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from notifier.broker.leases import fair_share
-from notifier.broker.scripts import Call, run, script
+from notifier.broker.leases import Lease, Leases, Renewal, fair_share
+from notifier.broker.line import Command
+from notifier.broker.scripts import Call, execute, run, script
 from notifier.errors import Fenced
 from notifier.keys import GROUP
 from tests.support.channels import ScriptedChannel
@@ -210,3 +212,46 @@ async def test_what_was_read_and_not_tried_is_not_counted_when_its_owner_stops(s
             ),
         )
         assert owners == 1
+
+
+class _Held:
+    """A caller whose answers to some script are held back until the gate is open."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        self._client = service.client
+        self._sha = script(name).sha
+        self.gate = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    async def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
+        replies = await execute(self._client, commands, then)
+        if commands[0][1:2] == (self._sha,):
+            self.waiting.set()
+            await self.gate.wait()
+        return replies
+
+
+class _Nobody:
+    """Is told of leases and does nothing about them."""
+
+    def acquired(self, lease: Lease) -> None: ...
+    def renewed(self, lease: Lease, renewal: Renewal) -> None: ...
+    def lost(self, lease: Lease) -> None: ...
+    def surplus(self, leases: Sequence[Lease]) -> None: ...
+
+
+async def test_what_was_taken_while_the_worker_was_told_to_stop_is_known_and_released(
+    service: Service,
+) -> None:
+    held = _Held(service, "lease_acquire")
+    await service.client.script_load(script("lease_acquire").source)
+    leases = Leases(held, service.keys, "post", "w1", LONG, _Nobody())
+    beating = asyncio.create_task(leases.run())
+    await held.waiting.wait()
+    assert await service.owners("post")  # the server has given them, and the answer is on its way
+    leases.take_no_more()
+    leases.stop()
+    held.gate.set()
+    await beating
+    await leases.release(list(leases.held.values()))
+    assert await service.owners("post") == {}
