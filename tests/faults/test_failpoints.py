@@ -82,6 +82,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
         (f"inbox {name}", scenes.administering)
         for name in ("inbox_add", "inbox_list", "inbox_mark_all", "inbox_delete")
     ],
+    "inbox.Inbox.mark_some": [("inbox inbox_mark", scenes.administering)],
     "operations.dead_letters.get": [("", scenes.redriving_dead)],
     "operations.dead_letters.count": [("", scenes.redriving_dead)],
     "operations.dead_letters._until_ms": [("", scenes.redriving_dead)],
@@ -111,6 +112,9 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
     "router.Router.due": [("events promote", scenes.scheduling)],
+    "traces.Traces.get": [("", scenes.administering)],
+    "traces.Traces._look_through": [("", scenes.administering)],
+    "traces.Traces._look_through#2": [("", scenes.administering)],
 }
 """For each broker call what it may be about, and a scenario that comes there."""
 

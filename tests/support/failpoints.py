@@ -29,12 +29,12 @@ DIED = 77
 _ROOT = Path(__file__).parent.parent.parent / "notifier"
 _SCRIPT_CALLS = {"ask", "execute", "run", "run_all", "run_all_sync"}
 _SCRIPTS = "notifier.broker.scripts"
-# What carries commands is below the calls; what plays and measures is not the service.
+# What carries commands is below the calls; what plays and asks is not what delivers.
 _TRANSPORT = {
     "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "pulse",
     "scripts", "sentinel", "slots", "url", "wire",
 }  # fmt: skip
-_OUTSIDE = {"local", "cli", "api"}
+_OUTSIDE = {"local", "cli", "api", "live"}  # live listens, and changes nothing
 _CARRIERS = ("client", "pipeline", "_line", "_caller")
 _SETUP = {"pipeline", "aclose", "close"}  # of a client; nothing is sent
 

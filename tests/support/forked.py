@@ -134,6 +134,7 @@ async def administer(place: Mapping[str, str], recipient: str) -> None:
         await runtime.recipients.get(recipient)
         await _use_device(runtime, recipient)
         await _use_inbox(runtime, recipient)
+        await runtime.traces.get("one")
         await runtime.recipients.delete(recipient)
 
 
@@ -156,5 +157,6 @@ async def _use_inbox(runtime: Runtime, recipient: str) -> None:
     page = await runtime.inbox.list(recipient)
     if len(page.entries) != 1:
         raise AssertionError(f"{len(page.entries)} entries of one id in process {os.getpid()}")
+    await runtime.inbox.mark_some(recipient, ["one"], "seen")
     await runtime.inbox.mark_all(recipient, "read")
     await runtime.inbox.delete(recipient)
