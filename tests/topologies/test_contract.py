@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +16,13 @@ import pytest
 from channels.in_app import open_channel
 from notifier.broker.connection import Client, connect
 from notifier.channel import PermanentFailure, TransientFailure
-from notifier.event import Recipient
+from notifier.event import FcmDevice, Recipient
 from notifier.inbox import Inbox
 from notifier.operations import dead_letters
 from notifier.operations.mending import Result, mend_all
 from notifier.operations.queues import look
 from notifier.publisher import Publisher
-from notifier.recipients import Recipients
+from notifier.recipients import Devices, Import, Recipients, Suppressions, import_lines
 from tests.support.channels import ScriptedChannel
 from tests.support.ledger import Ledger, judge
 from tests.support.processes import worker_process
@@ -130,6 +130,33 @@ async def test_profiles_are_stored_used_and_removed(
     assert {attempt.address for attempt in post.sent} == {f"{u}@elsewhere.example" for u in PEOPLE}
     assert await recipients.delete("u0")
     assert not await recipients.delete("u0")
+
+
+async def test_devices_change_hands_and_addresses_are_suppressed(service: Service, client: Client) -> None:
+    recipients, suppressions = Recipients(client, service.keys), Suppressions(client, service.keys)
+    devices = Devices(recipients, suppressions, ["push"])
+    phone = FcmDevice(kind="fcm", token="a-telephone-of-many")
+    for u in PEOPLE[:8]:
+        assert await devices.add(u, phone)
+        assert [one for one in PEOPLE[:8] if await devices.of(one)] == [u]
+    report = Import()
+    await import_lines(
+        recipients, _one_block(b"".join(b'{"id": "%s"}\n' % u.encode() for u in PEOPLE)), report
+    )
+    assert (report.stored, report.new) == (len(PEOPLE), len(PEOPLE) - 8)
+    assert [one for one in PEOPLE if await devices.of(one)] == []
+    for u in PEOPLE:
+        assert await suppressions.add(u, "push", "fcm-0", "gone")
+    found, after = [], ""
+    while after is not None:
+        page = await suppressions.page(after or None, 5)
+        found += [one.recipient for one in page.found]
+        after = page.after
+    assert sorted(found) == sorted(PEOPLE)
+
+
+async def _one_block(block: bytes) -> AsyncIterator[bytes]:
+    yield block
 
 
 def test_threads_publish_as_well(service: Service) -> None:
