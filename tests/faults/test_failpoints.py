@@ -88,6 +88,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "operations.dead_letters._until_ms": [("", scenes.redriving_dead)],
     "operations.dead_letters.walk": [("", scenes.redriving_dead)],
     "operations.dead_letters.walk#2": [("", scenes.redriving_dead)],
+    "operations.exposition._look": [("", scenes.redriving_dead)],
     "operations.mending.mend": [
         ("post:dead redrive", scenes.redriving_dead),
         ("post:dlq redrive", scenes.redriving_dlq),

@@ -31,8 +31,8 @@ _SCRIPT_CALLS = {"ask", "execute", "run", "run_all", "run_all_sync"}
 _SCRIPTS = "notifier.broker.scripts"
 # What carries commands is below the calls; what plays and asks is not what delivers.
 _TRANSPORT = {
-    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "pulse",
-    "scripts", "sentinel", "slots", "url", "wire",
+    "cluster", "cluster_sync", "connection", "dispatch", "failures", "line", "line_sync", "nodes",
+    "pulse", "scripts", "sentinel", "slots", "url", "wire",
 }  # fmt: skip
 _OUTSIDE = {"local", "cli", "api", "live"}  # live listens, and changes nothing
 _CARRIERS = ("client", "pipeline", "_line", "_caller")

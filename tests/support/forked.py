@@ -26,7 +26,7 @@ from notifier.bootstrap import (
 )
 from notifier.channel import Channel, InboxEntry, device_key
 from notifier.event import FcmDevice, parse_recipient
-from notifier.operations import queues
+from notifier.operations import exposition, queues
 from notifier.operations.dead_letters import Selection, count, find, get
 from notifier.operations.mending import mend_all
 from notifier.recipients import Devices
@@ -118,6 +118,7 @@ async def mend(place: Mapping[str, str], action: Any, state: Any) -> None:
     """Looks, and redrives or discards all that lie in `state`."""
     async with open_runtime(_settings(place, {})) as runtime:
         await queues.look(runtime.client, runtime.keys, CHANNELS)
+        await exposition.exposition(runtime.client, runtime.keys, CHANNELS, queues=False)
         selection = Selection(("events", *CHANNELS), (state,))
         await count(runtime.client, runtime.keys, selection)
         async for letter in find(runtime.client, runtime.keys, selection):
