@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -30,6 +29,7 @@ from notifier.api import (
 from notifier.api.access import check_origin, open_access
 from notifier.api.catalogue import CurrentCatalogue
 from notifier.api.middleware import Requests
+from notifier.api.openapi import Described, Description
 from notifier.api.paths import RawPaths
 from notifier.api.shared import Shared
 from notifier.bootstrap import open_async_publisher, open_channels, open_runtime, open_streams
@@ -76,31 +76,20 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
         docs_url=None,  # both pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Described],
     )
     app.state.access = open_access(settings)
     for router in _ROUTERS:
         app.include_router(router)
     problems.install(app)
-    describe = app.openapi
-
-    def described() -> dict[str, Any]:
-        document = describe()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(_COMPONENTS)
-        return document
-
-    app.openapi = described  # type: ignore[method-assign]
+    app.state.description = description = Description(app, _COMPONENTS)
+    app.openapi = lambda: description.document  # type: ignore[method-assign]
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=[check_origin(origin) for origin in settings.cors_origins],
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                "Last-Event-ID",
-                "X-Request-Id",
-            ],
+            allow_headers=list(_REQUEST_HEADERS),
             expose_headers=["Idempotent-Replayed", "Retry-After", "X-Request-Id"],
         )
     app.add_middleware(RawPaths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fastapi import Header
 from pydantic.json_schema import models_json_schema
 
 from notifier.api import cloud_events
@@ -36,16 +37,23 @@ def _models() -> dict[str, Any]:
     """Event and Actor; what an event says of a recipient is the schema of a profile."""
     _, document = models_json_schema([(Event, "validation")], ref_template=_REF + "{model}")
     event, actor = (_plain(document["$defs"][name]) for name in ("Event", "Actor"))
+    nothing = {"type": "null"}
     event["properties"] |= {
-        "recipient": _short("Recipient"),
-        "recipients": {"type": "array", "items": _short("Recipient"), "minItems": 1, "maxItems": 1_000},
-        "actor": _short("Actor"),
+        "recipient": {"anyOf": [*_short("Recipient")["anyOf"], nothing]},
+        "recipients": {"type": "array", "items": _short("Recipient"), "maxItems": 1_000},
+        "actor": {"anyOf": [*_short("Actor")["anyOf"], nothing]},
     }
-    event["oneOf"] = [{"required": ["recipient"]}, {"required": ["recipients"]}]
+    one = {"recipient": {"not": nothing}, "recipients": {"maxItems": 0}}
+    several = {"recipient": nothing, "recipients": {"minItems": 1}}
+    event["oneOf"] = [
+        {"required": ["recipient"], "properties": one},
+        {"required": ["recipients"], "properties": several},
+    ]
     return {"Event": event, "Actor": actor}
 
 
 _TEXT: Final = {"type": "string", "minLength": 1}
+_TIME_OR_NULL: Final = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}
 _CLOUD_EVENT: Final = {
     "type": "object",
     "description": "CloudEvents 1.0, JSON format. Extensions that are not named here are ignored.",
@@ -64,11 +72,10 @@ _CLOUD_EVENT: Final = {
         },
         "actor": _ID,
         "time": {"type": "string", "format": "date-time"},
-        "deliverat": {"type": "string", "format": "date-time"},
-        "expiresat": {"type": "string", "format": "date-time"},
+        "deliverat": _TIME_OR_NULL,
+        "expiresat": _TIME_OR_NULL,
         "datacontenttype": {"const": "application/json"},
-        "dataschema": {"type": "string", "format": "uri"},
-        "data": {"type": "object"},
+        "data": {"type": ["object", "null"]},
     },
 }
 _EXAMPLE: Final = {
@@ -167,7 +174,7 @@ PUBLISHED: Final[dict[int | str, dict[str, Any]]] = {
     207: _published("The broker has some events of the list; the others are refused", _ACCEPTED, _REFUSED),
 }
 
-IDEMPOTENCY_KEY: Final = (
-    "Makes the whole request harmless to repeat for 24 hours: the first answer comes again. 1 to 255 visible "
-    "ASCII characters."
+IDEMPOTENCY_KEY: Final[Any] = Header(
+    description="Makes the whole request harmless to repeat for 24 hours: the first answer comes again.",
+    json_schema_extra={"pattern": '^("[ !#-~]{1,255}"|[!#-~]{1,255})$'},
 )

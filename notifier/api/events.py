@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import prometheus_client
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 from starlette.datastructures import Headers
 
@@ -139,7 +139,8 @@ def _from_cloud(item: object) -> Event:
     try:
         return parse_event(cloud_events.as_event(item))
     except InvalidEvent as error:
-        raise InvalidEvent(cloud_events.attribute_of(error.field), error.reason) from None
+        reason = error.reason.replace("deliver_at", "deliverat")
+        raise InvalidEvent(cloud_events.attribute_of(error.field), reason) from None
 
 
 # Publishing
@@ -255,7 +256,7 @@ def _count(batch: Batch, notes: Notes) -> None:
 async def publish(
     request: Request,
     parts: Parts,
-    idempotency_key: Annotated[str | None, Header(description=schemas.IDEMPOTENCY_KEY)] = None,
+    idempotency_key: Annotated[str | None, schemas.IDEMPOTENCY_KEY] = None,
 ) -> Response:
     """One event, a list of up to 1,000, or CloudEvents 1.0: structured, as a batch, or in binary mode.
 

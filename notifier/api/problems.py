@@ -113,7 +113,12 @@ def _invalid(error: RequestValidationError) -> Problem:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    return answer(problem_of(error), request.scope.get("request_id"))
+    problem = problem_of(error)
+    if problem.status_code == 405 and (
+        methods := request.app.state.description.methods(request.scope["path"])
+    ):
+        problem.headers = {"Allow": ", ".join(methods)}  # the framework names those of one route only
+    return answer(problem, request.scope.get("request_id"))
 
 
 def install(app: FastAPI) -> None:
@@ -152,6 +157,7 @@ _EXPLAINED: Final[Mapping[int, str]] = {
     409: "Another request with this Idempotency-Key is being answered",
     412: "A condition of If-Match or If-None-Match does not hold: somebody has changed it",
     413: "The body is too large",
+    414: "The URL is too long",
     415: "The content type is not one of those that are read here",
     422: "A field breaks a rule; `errors` names it",
     429: "The backlog is at its limit; try again after `Retry-After` seconds",
