@@ -51,6 +51,7 @@ bench-endurance: $(READY) ## a backlog of 500,000, a million events through one 
 soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls: half an hour
 	@$(BIN)/python -m tests.soak
 	@NOTIFIER_FAILPOINT_HITS=3 $(BIN)/pytest -q tests/faults/test_failpoints.py $(ARGS)
+	@NOTIFIER_SCHEMATHESIS_CASES=300 $(BIN)/pytest -q tests/api/test_schemathesis.py $(ARGS)
 
 lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes newer releases
 	@echo "Writing requirements.lock, and of what it chose requirements-service.lock; requirements-image.lock"
