@@ -12,10 +12,21 @@ const css = {
   setup(plugged) {
     plugged.onLoad({ filter: /\.css$/ }, async ({ path }) => {
       const { code } = await transform(await readFile(path, "utf8"), { loader: "css", minify: true, target: "chrome123" });
-      return { contents: code.trim(), loader: "text" };
+      return { contents: compact(code), loader: "text" };
     });
   },
 };
+
+/** What the minifier leaves alone: the values and names of our own custom properties (`--_name`). */
+function compact(code) {
+  return code.trim().replace(/(?<=--[\w-]+): /g, ":").replace(/, /g, ",").replace(/--_[\w-]+/g, short);
+}
+
+const names = new Map();
+function short(name) {
+  if (!names.has(name)) names.set(name, `--${names.size.toString(36)}`);
+  return names.get(name);
+}
 
 const { outputFiles } = await build({
   entryPoints: [join(root, "web/inbox/element.js")],
@@ -30,4 +41,5 @@ const { outputFiles } = await build({
   banner: { js: "/* notifier-inbox, Apache-2.0; made of web/inbox by `make web` */" },
   plugins: [css],
 });
-await writeFile(process.argv[2] ?? join(root, "notifier/web/notifier-inbox.js"), outputFiles[0].contents);
+const code = outputFiles[0].text.replace(/(?<=")--_[\w-]+/g, short);
+await writeFile(process.argv[2] ?? join(root, "notifier/web/notifier-inbox.js"), code);

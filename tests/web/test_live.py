@@ -173,6 +173,7 @@ async def test_who_is_signed_out_is_told_and_comes_back_with_one_click(stage: St
     await stage.fill(1)
     page = await stage.open()
     await page.click(BELL)
+    await shows(page, 0)
     stage.site.signed_in = False
     await page.locator(ENTRIES).hover()
     await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()

@@ -293,6 +293,7 @@ export class NotifierInbox extends HTMLElement {
     this._panel.addEventListener("beforetoggle", ({ newState }) => {
       set(this._bell, "aria-expanded", `${newState === "open"}`);
       if (newState === "open") this._place();
+      else if (this._panel.contains(this.shadowRoot.activeElement)) this._bell.focus();
     });
     this._panel.addEventListener("toggle", () => this._toggled());
     this._pressed();
