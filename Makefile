@@ -15,10 +15,10 @@ LOCKED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock web clean
+.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock k8s web clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 demo: $(READY) ## the whole way of an event on this machine, in under 20 seconds
 	@$(BIN)/notifier demo $(ARGS)
@@ -59,6 +59,10 @@ lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes 
 	@$(LOCKED) --extra service --extra otel --constraint requirements.lock \
 	  --output-file requirements-service.lock pyproject.toml
 	@$(LOCKED) --group image --no-annotate --output-file requirements-image.lock $(ARGS)
+
+k8s: ## what k8s/ takes from templates/ and observability/: run it when a template comes or goes, or a rule changes
+	@$(PYTHON) k8s/templates_map.py
+	@$(PYTHON) k8s/alert_rules.py
 
 web: ## notifier/web/notifier-inbox.js from web/inbox; takes Node.js, and esbuild from npm
 	@[ -d .peers/node_modules/esbuild ] || npm install --prefix .peers --no-save --no-audit --no-fund \
