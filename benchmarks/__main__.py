@@ -16,7 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bare, mail, ours
+from benchmarks import bare, mail, ours, streams
 from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
@@ -59,6 +59,20 @@ class Bench:
         figures |= {"bare_p50": _percentile(theirs, 50), "bare_p99": _percentile(theirs, 99)}
         return figures | {"p50_ratio": round(figures["p50"] / figures["bare_p50"], 2)}
 
+    def streams(self, clients: int) -> dict[str, float]:
+        """Milliseconds of all rounds together, and the median of KiB for each client."""
+        runs = [self._run(streams.streams, clients) for _ in range(self._rounds)]
+        theirs = [time for _ in range(self._rounds) for time in self._run(streams.bare, 200)]
+        mine = [time for run in runs for time in run["times"]]
+        return {
+            "clients": clients,
+            "kib_per_idle_client": round(statistics.median(run["kib"] for run in runs), 1),
+            "push_p50_ms": _percentile(mine, 50),
+            "push_p99_ms": _percentile(mine, 99),
+            "bare_p50_ms": _percentile(theirs, 50),
+            "bare_p99_ms": _percentile(theirs, 99),
+        }
+
 
 def _percentile(times: list[float], percent: int) -> float:
     return round(statistics.quantiles(times, n=100)[percent - 1], 2)
@@ -73,6 +87,8 @@ def measure(rounds: int, scale: float) -> dict[str, dict[str, float]]:
             "latency_ms": bench.latency(int(500 * scale)),
             "publish": bench.rates(bare.publish, ours.publish, int(20_000 * scale), "events"),
             "email": bench.rates(mail.bare, mail.ours, int(2_000 * scale), "mails"),
+            "api": bench.rates(api.empty, api.published, int(50_000 * scale), "events"),
+            "streams": bench.streams(int(3_000 * scale)),
         }
 
 
@@ -84,6 +100,7 @@ def _print(results: dict[str, dict[str, float]]) -> None:
         ("fanout", "fan-out: publish, route, three deliveries", "events"),
         ("publish", "publish, in batches of 500", "events"),
         ("email", "e-mail to a real sink", "mails"),
+        ("api", "HTTP: publish, in batches of 100, beside an empty 202", "events"),
     ):
         row = results[name]
         theirs, mine = row[f"bare_loop_{unit}_per_s"], row[f"{unit}_per_s"]
@@ -96,6 +113,15 @@ def _print(results: dict[str, dict[str, float]]) -> None:
         f"{latency['p50_ratio']}",
     )
     table.add_row("latency publish to handler, p99", f"{latency['p99']} ms", f"{latency['bare_p99']} ms", "")
+    live = results["streams"]
+    table.add_row(
+        f"inbox entry to one of {live['clients']:,.0f} SSE clients, p50",
+        f"{live['push_p50_ms']} ms",
+        f"{live['bare_p50_ms']} ms",
+        "",
+    )
+    table.add_row("the same, p99", f"{live['push_p99_ms']} ms", f"{live['bare_p99_ms']} ms", "")
+    table.add_row("memory for each SSE client that waits", f"{live['kib_per_idle_client']} KiB", "", "")
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
