@@ -201,14 +201,28 @@ class Access:
         if has.isdisjoint(scopes):
             raise Problem(403, f"this takes a key of the scope {' or '.join(scopes)}")
 
+    def check_metrics(self, authorization: str) -> None:
+        """Whether this header opens the metrics. Raises Problem, as `check` does."""
+        if not self.metrics_open:
+            scheme, _, secret = authorization.partition(" ")
+            is_key = scheme.lower() == "bearer" and secret
+            self.check(
+                HTTPAuthorizationCredentials(scheme=scheme, credentials=secret) if is_key else None, "operate"
+            )
 
-def open_access(settings: Settings) -> Access:
-    """Raises ConfigurationError when a key can't be used, or there is none at all."""
-    access = Access(
+
+def read_access(settings: Settings) -> Access:
+    """Raises ConfigurationError when a key can't be used."""
+    return Access(
         ApiKeys(_text(settings.api_keys)),
         TokenKeys(_text(settings.token_keys), settings.token_audience),
         settings.metrics_open,
     )
+
+
+def open_access(settings: Settings) -> Access:
+    """Raises ConfigurationError when a key can't be used, or there is none at all."""
+    access = read_access(settings)
     if not access.keys and not access.tokens:
         raise ConfigurationError(
             "NOTIFIER_API_KEYS", "is needed, such as publish:<secret>,recipients:<secret>,operate:<secret>"

@@ -1,8 +1,9 @@
-"""What a worker answers on a port of its own, without a key: whether it lives and works, and its metrics.
+"""What a worker answers on a port of its own: whether it lives and works, and its metrics.
 
-    GET /livez     200 while the event loop runs
+    GET /livez     200 while the event loop runs: it answers from the loop that does the work
     GET /readyz    200 while it serves and the broker answers; 503 before, without, and once it is stopping
-    GET /metrics   what this process has counted, for Prometheus
+    GET /metrics   what this process has counted, for Prometheus; takes a key of the scope `operate`, unless
+                   `NOTIFIER_METRICS_OPEN` says otherwise
 
 The port is for supervisors and Prometheus, never for the world.
 """
@@ -13,19 +14,21 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 import structlog
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from notifier.api.access import Access
 from notifier.api.connection import Limits
+from notifier.api.problems import Problem
 from notifier.api.server import BoundedServer, configured
 from notifier.errors import BrokerError
+from notifier.operations.exposition import CONTENT_TYPE
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +36,18 @@ _LIMITS: Final = Limits(connections=64, head=5.0, head_bytes=8 * 1024)
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def create_probes(is_serving: Callable[[], bool], ask_broker: Callable[[], Awaitable[object]]) -> Starlette:
-    """The application. `ask_broker` raises BrokerError when there is no answer."""
+_PATIENCE: Final = timedelta(seconds=2)
+"""For the broker: less than a supervisor waits for an answer."""
+
+
+def create_probes(
+    access: Access,
+    is_serving: Callable[[], bool],
+    ask_broker: Callable[[], Awaitable[object]],
+    expose: Callable[[], Awaitable[bytes]],
+) -> Starlette:
+    """The application. `ask_broker` raises BrokerError when there is no answer; `expose` makes the text for
+    Prometheus."""
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
@@ -43,14 +56,22 @@ def create_probes(is_serving: Callable[[], bool], ask_broker: Callable[[], Await
         if not is_serving():
             return _unready("not serving")
         try:
-            await ask_broker()
-        except BrokerError:
+            async with asyncio.timeout(_PATIENCE.total_seconds()):
+                await ask_broker()
+        except (BrokerError, TimeoutError):
             return _unready("no answer from the broker")
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=_HEADERS)
+    async def metrics(request: Request) -> Response:
+        try:
+            access.check_metrics(request.headers.get("authorization", ""))
+        except Problem as problem:
+            headers = {**_HEADERS, **(problem.headers or {})}
+            return JSONResponse({"status": problem.detail}, problem.status_code, headers=headers)
+        return Response(await expose(), media_type=CONTENT_TYPE, headers=_HEADERS)
 
+    if not access.metrics_open and not access.keys.has("operate"):
+        log.warning("metrics_need_a_key", setting="NOTIFIER_API_KEYS")
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 

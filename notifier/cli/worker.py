@@ -37,7 +37,7 @@ def worker(
         typer.Option(
             min=0,
             max=65_535,
-            help="Answer /livez, /readyz and /metrics on this port, without a key; 0 takes a free one.",
+            help="Answer /livez, /readyz and /metrics on this port; 0 takes a free one.",
             show_default="none",
         ),
     ] = None,
@@ -80,7 +80,7 @@ async def _serve(settings: Settings, roles: Sequence[str], listening: socket.soc
     async with (
         open_runtime(settings) as runtime,
         open_worker(runtime, channels, templates, roles) as served,
-        _probed(listening, runtime, served, stop),
+        _probed(listening, runtime, served, tuple(channels), stop),
     ):
         try:
             with watched_loop(stuck_after(settings.lease_ttl.total_seconds())):
@@ -95,19 +95,33 @@ async def _serve(settings: Settings, roles: Sequence[str], listening: socket.soc
 
 @asynccontextmanager
 async def _probed(
-    listening: socket.socket | None, runtime: Runtime, served: Worker, stop: asyncio.Event
+    listening: socket.socket | None,
+    runtime: Runtime,
+    served: Worker,
+    channels: Sequence[str],
+    stop: asyncio.Event,
 ) -> AsyncIterator[None]:
     """Until the worker has handed over: a supervisor that gets no answer would kill what still drains."""
     if listening is None:
         yield
         return
+    from notifier.api.access import read_access
     from notifier.api.probes import answering, create_probes
     from notifier.broker.scripts import ask
+    from notifier.operations.exposition import exposition
+    from notifier.worker import DEAD_LETTERS
 
     async def ask_broker() -> object:
         return await ask(runtime.client, ("HGET", runtime.keys.meta(), "partitions"))
 
-    async with answering(listening, create_probes(lambda: served.serving and not stop.is_set(), ask_broker)):
+    async def expose() -> bytes:
+        # One role in an installation tells of the queues, not each of a hundred workers.
+        return await exposition(runtime.client, runtime.keys, channels, queues=DEAD_LETTERS in served.roles)
+
+    probes = create_probes(
+        read_access(runtime.settings), lambda: served.serving and not stop.is_set(), ask_broker, expose
+    )
+    async with answering(listening, probes):
         yield
 
 
