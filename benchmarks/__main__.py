@@ -16,7 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bare, mail, ours, streams
+from benchmarks import api, bare, mail, ours, streams
 from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
