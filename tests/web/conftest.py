@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from channels.in_app import InAppChannel
@@ -51,9 +52,16 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests share a loop, since the browser that they share belongs to one."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """A new Chromium for each test: nothing is left behind, and no test waits for another's."""
+    """One Chromium; each test has profiles of its own in it."""
     path = chromium()
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -196,7 +204,7 @@ async def open_stage(
         assert stage.errors == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(browser: Browser, redis_url: str, templates_folder: Path) -> AsyncIterator[Stage]:
     async with open_stage(browser, redis_url, templates_folder) as running:
         yield running

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from notifier.local.dev import PORTS, Dev, Ready
@@ -19,7 +20,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def dev(tmp_path: Path, templates_folder: Path) -> AsyncIterator[Ready]:
     """A run in this process, ready."""
     told: list[Any] = []
@@ -34,10 +35,11 @@ async def dev(tmp_path: Path, templates_folder: Path) -> AsyncIterator[Ready]:
         await task
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, dev: Ready) -> AsyncIterator[Page]:
     """The page, connected; it has to be without errors, and to keep its own policy."""
-    tab = await browser.new_page()
+    context = await browser.new_context()
+    tab = await context.new_page()
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
@@ -46,6 +48,7 @@ async def page(browser: Browser, dev: Ready) -> AsyncIterator[Page]:
         "() => [...document.querySelectorAll('notifier-inbox')].every((one) => one.connection === 'live')"
     )
     yield tab
+    await context.close()
     assert errors == []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, Worker
 
 from channels.push import open_channel
@@ -77,7 +78,7 @@ class Pushing:
             return [one["kind"] for one in (await ada.get("/v1/inbox/devices")).json()["devices"]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def pushing(browser: Browser, redis_url: str, templates_folder: Path) -> AsyncIterator[Pushing]:
     keys = vapid_keys()
     environ = {
