@@ -342,3 +342,15 @@ async def test_a_rate_is_kept(client: redis.asyncio.Redis) -> None:
     started = time.monotonic()
     await mend_all(client, KEYS, "redrive", find(client, KEYS, Selection(QUEUES)), rate=40)
     assert 0.2 <= time.monotonic() - started < 2
+
+
+async def test_what_is_read_at_a_time_is_bounded_in_bytes(client: redis.asyncio.Redis) -> None:
+    head = b"\n".join([b"1", b"e", b"like", b"u1", b"u1", b"k", b"k", b"5", b""])
+    large = [b"head", head, b"event", b"x" * 250_000]
+    for _ in range(40):
+        await _bury(client, own=large)
+    await client.config_resetstat()
+    assert len(await _found(client, Selection(("email",)))) == 40
+    calls = (await client.info("commandstats"))["cmdstat_xrange"]["calls"]
+    streams = 2 * KEYS.partitions
+    assert streams + 7 <= calls <= streams + 20

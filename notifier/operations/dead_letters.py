@@ -35,7 +35,8 @@ ID: Final = "[a-z][a-z0-9_]{0,49}:[0-9]{1,4}:(dlq|dead):[0-9]{1,19}-[0-9]{1,19}"
 POSITION: Final = f"[0-9]{{1,15}}-{ID}"
 """What a position looks like as text."""
 
-_FIRST_PAGE, _PAGE = 16, 200  # entries of one stream; few at first, since all streams are asked at once
+_FIRST_PAGE, _MOST = 2, 200  # entries of one stream; few at first, since all streams are asked at once
+_PAGE_BYTES = 1 << 20
 _UNKNOWN = Failure("Unknown", "the entry says nothing of a failure", "", 0, 0, 0)
 
 
@@ -149,7 +150,8 @@ async def find(client: Client, keys: Keys, selection: Selection) -> AsyncIterato
     """The selected ones in the order in which they came there, oldest first. Raises BrokerError.
 
     Only what was there at the beginning: whatever comes back while letters are redriven is not found
-    again. Letters may be taken away meanwhile. A page of each stream is held at a time.
+    again. Letters may be taken away meanwhile. A page of each stream is held at a time, of up to 200 letters
+    and about 1 MiB.
     """
     async for letter, _ in walk(client, keys, selection):
         if selection.takes(letter):
@@ -174,8 +176,8 @@ async def walk(
         page = pages[heap[0][1]]
         entry, fields = page.entries.popleft()
         if not page.entries and not page.ended:
-            rest = ("XRANGE", page.stream, f"({page.last.decode()}", str(until_ms), "COUNT", _PAGE)
-            page.fill((await ask(client, rest))[0], _PAGE)
+            rest = ("XRANGE", page.stream, f"({page.last.decode()}", str(until_ms), "COUNT", page.size)
+            page.fill((await ask(client, rest))[0], page.size)
         if page.entries:
             heapq.heapreplace(heap, (page.first(), heap[0][1]))
         else:
@@ -242,12 +244,15 @@ class _Page:
     entries: deque[tuple[bytes, Sequence[bytes]]] = field(default_factory=deque)
     last: bytes = b""
     ended: bool = False
+    size: int = _FIRST_PAGE
 
     def fill(self, entries: Sequence[tuple[bytes, Sequence[bytes]]], asked: int) -> None:
         self.entries.extend(entries)
         self.ended = len(entries) < asked
         if entries:
             self.last = entries[-1][0]
+            size = sum(len(value) for _, fields in entries for value in fields) // len(entries)
+            self.size = min(_MOST, _PAGE_BYTES // (size + 1) + 1)
 
     def first(self) -> tuple[int, int]:
         milliseconds, _, sequence = self.entries[0][0].partition(b"-")

@@ -30,11 +30,18 @@ from py_vapid import jwt
 
 from channels.push import PushChannel, open_channel, payload
 from channels.push.endpoint import check_endpoint, origin_of
-from channels.push.vapid import TOKEN_LIFE, VapidSigner, load_key
+from channels.push.vapid import TOKEN_LIFE, VapidSigner, load_key, public_key_of
 from channels.push.web_push import WebPushSettings, seconds, ttl_seconds
-from notifier.channel import Delivery, InvalidAddress, PermanentFailure, TransientFailure, device_key
-from notifier.errors import ConfigurationError
-from notifier.event import Recipient, WebPushDevice
+from notifier.channel import (
+    Delivery,
+    InvalidAddress,
+    PermanentFailure,
+    TakesDevices,
+    TransientFailure,
+    device_key,
+)
+from notifier.errors import ConfigurationError, InvalidRecipient
+from notifier.event import FcmDevice, Recipient, WebPushDevice
 from notifier.local.broker import free_port
 from notifier.local.push_service import PushService, vapid_keys
 
@@ -604,3 +611,53 @@ async def test_another_implementation_takes_our_token_and_decrypts(web_push_test
         await browser.post(f"/expire-subscription/{client}")
         with pytest.raises(InvalidAddress):
             await channel.send(delivery(device), CONTENT)
+
+
+# What registers by itself.
+
+_PRIVATE, _PUBLIC = "NOTIFIER_VAPID_PRIVATE_KEY", "NOTIFIER_VAPID_PUBLIC_KEY"
+
+
+def test_a_device_that_nothing_can_be_sent_to_is_refused_before_it_is_stored() -> None:
+    channel = open_channel({})
+    assert isinstance(channel, TakesDevices)
+    inside = WebPushDevice.model_validate(
+        {"endpoint": "https://10.0.0.1/x", "keys": {"p256dh": "A" * 87, "auth": "B" * 22}}
+    )
+    with pytest.raises(InvalidRecipient, match="the endpoint's host is not a public one"):
+        channel.check_device(inside)
+    channel.check_device(FcmDevice(kind="fcm", token="kept-for-a-sender"))
+    local = open_channel({"NOTIFIER_WEB_PUSH_ALLOW_HTTP": "true"})
+    assert isinstance(local, TakesDevices)
+    local.check_device(inside)
+
+
+def test_the_public_key_is_that_of_the_private_one() -> None:
+    private, public = _key_pair()
+    for environ in ({_PRIVATE: private}, {_PUBLIC: public}, {_PUBLIC: public + "="}):
+        channel = open_channel(environ)
+        assert isinstance(channel, TakesDevices)
+        assert channel.push_key() == public
+    none = open_channel({})
+    assert isinstance(none, TakesDevices)
+    assert none.push_key() is None
+
+
+async def test_a_public_key_of_another_private_one_stops_the_worker() -> None:
+    private, _ = _key_pair()
+    _, other = _key_pair()
+    environ = {_PRIVATE: private, _PUBLIC: other, "NOTIFIER_VAPID_SUBJECT": "mailto:ops@example.com"}
+    with pytest.raises(ConfigurationError, match="NOTIFIER_VAPID_PUBLIC_KEY: is not the public key of"):
+        await open_channel(environ).open()
+
+
+@pytest.mark.parametrize("key", ["nonsense", "A" * 87, "é" * 87, "BA" + "A" * 85, "B" * 200])
+def test_what_is_no_public_key_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="NOTIFIER_VAPID_PUBLIC_KEY: is not a public key of P-256"):
+        open_channel({_PUBLIC: key})
+
+
+def _key_pair() -> tuple[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    raw = key.private_numbers().private_value.to_bytes(32, "big")
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), public_key_of(key)
