@@ -62,7 +62,9 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(redis_url: str, limits: Limits = LIMITS, port: int = 0, **environ: str) -> AsyncIterator[Api]:
+async def serving(
+    redis_url: str, limits: Limits = LIMITS, port: int = 0, **environ: str
+) -> AsyncIterator[Api]:
     """The API with these settings, until the block ends; then it stops as at SIGTERM."""
     given = {"NOTIFIER_REDIS_URL": redis_url, **ENVIRON, **environ}
     app = create_app(load(given), given)
