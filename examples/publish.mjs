@@ -26,16 +26,20 @@ export function crc32(bytes) {
   return (crc ^ 0xffffffff) >>> 0;
 }
 
-export function partitionTag(recipientId, { namespace, partitions }) {
+export function partitionTag(recipientId, { namespace, partitions, layout = 1 }) {
   const partition = crc32(Buffer.from(recipientId, "utf8")) % partitions;
-  return `{${namespace}:${String(partition).padStart(2, "0")}}`;
+  const begin = layout === 1 ? namespace : `${namespace}:${layout}`;
+  return `{${begin}:${String(partition).padStart(2, "0")}}`;
 }
 
 export async function installation(client, namespace = "ntf") {
-  const [partitions, wire] = await client.hmGet(`${namespace}:meta`, ["partitions", "wire"]);
+  const [partitions, wire, layout, changing] = await client.hmGet(
+    `${namespace}:meta`, ["partitions", "wire", "layout", "changing"],
+  );
   if (!partitions) throw new Error(`nothing is installed in ${namespace}: start a worker first`);
   if (wire !== "1") throw new Error(`wire format ${wire} is not known here`);
-  return { namespace, partitions: Number(partitions) };
+  if (changing) throw new Error(`${namespace} is being changed to ${changing} partitions: try again later`);
+  return { namespace, partitions: Number(partitions), layout: Number(layout ?? 1) };
 }
 
 // One [recipient id, `to`, `event`] for each recipient.

@@ -61,14 +61,21 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Connects. Raises BrokerError, or ConfigurationError when the number of partitions does not fit."""
+async def open_client(settings: Settings) -> AsyncIterator[Client]:
+    """Only a client, for what must work whatever the installation is in the middle of."""
     client = connect(settings.redis_url)
     try:
-        reply = await run(client, meta.claim(settings.namespace, settings.partitions))
-        yield Runtime(settings, client, meta.keys(settings.namespace, settings.partitions, reply))
+        yield client
     finally:
         await client.aclose()
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Connects. Raises BrokerError, or ConfigurationError when the number of partitions does not fit."""
+    async with open_client(settings) as client:
+        reply = await run(client, meta.claim(settings.namespace, settings.partitions))
+        yield Runtime(settings, client, meta.keys(settings.namespace, settings.partitions, reply))
 
 
 def open_streams(runtime: Runtime) -> AbstractAsyncContextManager[Live]:

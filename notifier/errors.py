@@ -8,6 +8,7 @@ NotifierError
 ├── TemplateError             a template does not compile or render
 └── BrokerError
     ├── BrokerUnavailable     no connection, not a primary, still loading, refused the password
+    │   └── PartitionsMoved   the number of partitions is being changed, or was
     ├── BrokerFull            the server reached its memory limit
     ├── BacklogFull           a queue reached its limit; publish again later
     └── Fenced                another worker owns the partition now
@@ -71,6 +72,10 @@ class BrokerError(NotifierError):
 
 class BrokerUnavailable(BrokerError):
     """No usable connection. Repeating a publish with the same event id is harmless."""
+
+
+class PartitionsMoved(BrokerUnavailable):
+    """The number of partitions is being changed, or was since this process read it."""
 
 
 class BrokerFull(BrokerError):

@@ -22,7 +22,11 @@ Cluster keeps them in one slot:
     {ntf:07}:idempotency:<digest>  string  the answer to a request with an Idempotency-Key, for a day
     {ntf:07}:unalerted           hash      <channel> -> dead since the last alert
     {ntf:07}:absent                        never exists; see `notifier.broker.dispatch.guarded`
-    ntf:meta                     hash      partitions, wire version
+    {ntf:07}:moved               string    the recipients have gone to the partitions of another layout
+    {ntf:2:07}:...                         the same names, after the number of partitions was changed once
+    {ntf:2:07}:taken             hash      source -> the last entry taken over from there, while it is changed
+    ntf:meta                     hash      partitions, wire version, layout; changing: the next number
+    ntf:changing                 string    whoever changes the number of partitions
     ntf:workers:<queue>          zset      worker -> seen alive until (ms)
     ntf:alert:<channel>          string    exists for a minute after an alert
     ntf:device:<digest>          set       ids of the recipients who registered this device
@@ -41,7 +45,7 @@ EVENTS = "events"
 
 RESERVED = frozenset(
     {"events", "scheduled", "seen", "trace", "recipient", "inbox", "suppressed", "idempotency", "unalerted"}
-    | {"absent", "router", "dead_letters", "all", "api"}
+    | {"absent", "moved", "taken", "router", "dead_letters", "all", "api"}
 )
 """Words that can't be the name of a channel: they are keys or roles already."""
 
@@ -63,10 +67,14 @@ class Keys:
 
     namespace: str = "ntf"
     partitions: int = 16
+    layout: int = 1
+    """Counts the numbers of partitions that the installation has had. Each has names of its own, so that
+    nobody who knows only an earlier one can take part by mistake."""
     _tags: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        tags = tuple(f"{{{self.namespace}:{partition:02d}}}" for partition in range(self.partitions))
+        begin = self.namespace if self.layout == 1 else f"{self.namespace}:{self.layout}"
+        tags = tuple(f"{{{begin}:{partition:02d}}}" for partition in range(self.partitions))
         object.__setattr__(self, "_tags", tags)
 
     def partition_of(self, recipient_id: str) -> int:
@@ -116,6 +124,12 @@ class Keys:
     def unalerted(self, partition: int) -> str:
         return f"{self.tag(partition)}:unalerted"
 
+    def moved(self, partition: int) -> str:
+        return f"{self.tag(partition)}:moved"
+
+    def taken(self, partition: int) -> str:
+        return f"{self.tag(partition)}:taken"
+
     def traces(self, partition: int, hour: int) -> str:
         """`hour` is the number of hours since 1970."""
         return f"{self.tag(partition)}:trace:{hour}"
@@ -144,6 +158,9 @@ class Keys:
 
     def meta(self) -> str:
         return f"{self.namespace}:meta"
+
+    def changing(self) -> str:
+        return f"{self.namespace}:changing"
 
     def workers(self, queue: str) -> str:
         return f"{self.namespace}:workers:{queue}"

@@ -25,6 +25,7 @@ from notifier.errors import (
     BrokerUnavailable,
     ConfigurationError,
     InvalidEvent,
+    PartitionsMoved,
 )
 from notifier.event import Event, parse_event
 from notifier.keys import Keys
@@ -184,6 +185,8 @@ class _Core:
                     if not accepted:
                         duplicates.setdefault(number, []).append(recipient_id)
         if failure:
+            if isinstance(failure, PartitionsMoved):
+                self._keys = None  # the next publish asks anew
             raise failure
         if self._durability != "memory":
             self._check_durable(replies[-1])

@@ -384,7 +384,7 @@ def test_another_number_of_partitions_than_that_of_the_installation_is_refused(u
         publisher.publish(ping("e3"))
     assert caught.value.setting == "NOTIFIER_PARTITIONS"
     assert "is 8" in caught.value.reason
-    assert "with 4" in caught.value.reason
+    assert "has 4" in caught.value.reason
 
 
 @pytest.mark.parametrize(

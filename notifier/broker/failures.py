@@ -17,7 +17,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced
+from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, PartitionsMoved
 
 # Of some errors redis-py keeps the class and cuts the first word off; of others the word is all there is.
 # MASTERDOWN is a ClusterDownError, and MOVED an AskError.
@@ -33,6 +33,8 @@ def translate(error: Exception) -> BrokerError:
         return error
     if text.startswith("FENCED"):
         return Fenced("another worker owns the partition now")
+    if text.startswith("REPARTITIONED"):
+        return PartitionsMoved("the number of partitions has changed; a process that goes on starts again")
     if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith("OOM") or "maxmemory" in text:
         return BrokerFull("the server is at its memory limit (maxmemory)")
     if isinstance(error, _REFUSED):

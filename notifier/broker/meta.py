@@ -6,7 +6,7 @@ from typing import Any
 
 from notifier.broker.entries import WIRE_VERSION
 from notifier.broker.scripts import Call, script
-from notifier.errors import ConfigurationError
+from notifier.errors import ConfigurationError, PartitionsMoved
 from notifier.keys import Keys
 
 DEFAULT_PARTITIONS = 16
@@ -27,12 +27,18 @@ def claim(namespace: str, partitions: int | None) -> Call:
 
 
 def keys(namespace: str, partitions: int | None, reply: Any) -> Keys:
-    """The names, from the reply to `claim`. Raises ConfigurationError when it fits not what was asked."""
-    there, version = int(reply[0]), bytes(reply[1])
+    """The names, from the reply to `claim`. Raises ConfigurationError when it fits not what was asked, and
+    PartitionsMoved while the number is being changed."""
+    there, version, layout, changing = int(reply[0]), bytes(reply[1]), int(reply[2] or 1), reply[3]
+    if changing:
+        raise PartitionsMoved(
+            f"{namespace} is being changed from {there} to {changing.decode()} partitions; "
+            "notifier partitions show says how far it is"
+        )
     if partitions is not None and partitions != there:
         raise ConfigurationError(
             "NOTIFIER_PARTITIONS",
-            f"is {partitions}, but this installation ({namespace}) was started with {there}",
+            f"is {partitions}, but this installation ({namespace}) has {there}",
         )
     if version != WIRE_VERSION:
         raise ConfigurationError(
@@ -40,4 +46,4 @@ def keys(namespace: str, partitions: int | None, reply: Any) -> Keys:
             f"{namespace} holds wire format {version.decode(errors='replace')}; this version speaks "
             f"{WIRE_VERSION.decode()}",
         )
-    return Keys(namespace, there)
+    return Keys(namespace, there, layout)

@@ -11,14 +11,20 @@ from typing import Annotated, TextIO
 import typer
 from typer.main import get_command
 
-from notifier.cli import dlq, output, queues, recipients, templates
+from notifier.cli import dlq, output, partitions, queues, recipients, templates
 from notifier.cli.api import api
 from notifier.cli.context import CommandFailed, prose, register
 from notifier.cli.demo import demo
 from notifier.cli.dev import dev
 from notifier.cli.publish import publish
 from notifier.cli.worker import worker
-from notifier.errors import BrokerUnavailable, ConfigurationError, InvalidInput, NotifierError
+from notifier.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    InvalidInput,
+    NotifierError,
+    PartitionsMoved,
+)
 
 _HELP = "Event-driven notifications: publish an event, and people get an e-mail, a push and an inbox entry."
 _EPILOG = """Settings are environment variables. [bold]NOTIFIER_REDIS_URL[/] says where the broker is
@@ -72,6 +78,7 @@ register(app, publish, panel=_RUN)
 register(app, queues.queues, panel=_LOOK)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_LOOK)
 app.add_typer(recipients.app, name="recipients", rich_help_panel=_LOOK)
+app.add_typer(partitions.app, name="partitions", rich_help_panel=_LOOK)
 app.add_typer(templates.app, name="templates", rich_help_panel=_WRITE)
 
 
@@ -115,7 +122,7 @@ def _told(error: Exception) -> tuple[int, str]:
         return _told_usage(error)
     if isinstance(error, InvalidInput | ConfigurationError):
         return 2, f"notifier: {error}"
-    if isinstance(error, BrokerUnavailable):
+    if isinstance(error, BrokerUnavailable) and not isinstance(error, PartitionsMoved):
         return 1, f"notifier: NOTIFIER_REDIS_URL: {error}"
     if isinstance(error, NotifierError):
         return 1, f"notifier: {error}"

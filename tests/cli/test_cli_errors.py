@@ -60,7 +60,7 @@ def test_another_number_of_partitions(cli: Any, command: str, event_file: Path) 
     cli("queues")
     words = [str(event_file) if word == "FILE" else word for word in command.split()]
     said = cli(*words, partitions="8").failed(2)
-    assert said == "notifier: NOTIFIER_PARTITIONS: is 8, but this installation (ntf) was started with 16"
+    assert said == "notifier: NOTIFIER_PARTITIONS: is 8, but this installation (ntf) has 16"
 
 
 @pytest.mark.parametrize(

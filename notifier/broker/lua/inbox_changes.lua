@@ -13,6 +13,7 @@
 -- entries that have fallen out are left out.
 -- To who knew the latest and misses nothing: {`same`, position}.
 
+-- include moved
 -- include fence
 -- include inbox_changed
 -- include inbox_counts

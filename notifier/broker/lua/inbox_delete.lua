@@ -5,6 +5,7 @@
 -- ARGV what follows the prefix in the keys of entries
 -- Returns how many keys there were.
 
+-- include moved
 -- include inbox_changed
 
 local removed = 0

@@ -5,6 +5,7 @@
 -- ARGV[1] entries in a page   ARGV[2] where to begin, as ZRANGE BYLEX takes it   ARGV[3+] sets
 -- Returns {{unseen, seen but not read, read}, 1 if more follow or 0, member, entry, state, ...}.
 
+-- include moved
 -- include inbox_counts
 
 -- Whether `a` comes before `b`. Ties are told apart byte by byte, as the sets do it: comparing strings

@@ -5,6 +5,7 @@
 -- ARGV[1] id   ARGV[2] seen, read, unread, archived or unarchived
 -- Returns the counts {unseen, seen but not read, read}, or nil when the id is unknown.
 
+-- include moved
 -- include fence
 -- include inbox_changed
 -- include inbox_mark

@@ -5,6 +5,7 @@
 -- ARGV[1] mark, as in inbox_mark   ARGV[2] where to end, as ZRANGE BYLEX takes it   ARGV[3+] sets
 -- Returns the counts {unseen, seen but not read, read}.
 
+-- include moved
 -- include fence
 -- include inbox_changed
 -- include inbox_mark

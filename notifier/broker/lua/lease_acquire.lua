@@ -6,6 +6,7 @@
 -- ARGV[1] worker       ARGV[2] TTL (ms)   ARGV[3] group
 -- Returns the token worker#epoch, or nil when another worker holds the lease.
 
+-- include moved
 -- include fence
 -- include remove_empty_consumers
 

@@ -13,6 +13,7 @@
 -- Returns for each event 1 (accepted) or 0 (duplicate); or {-1, waiting} when the queue is at its limit,
 -- and then nothing has changed.
 
+-- include moved
 -- include fence
 -- include schedule
 

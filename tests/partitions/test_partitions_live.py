@@ -1,0 +1,185 @@
+"""Changing the number of partitions as an operator does it: with processes that are killed, and others that
+know nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from notifier.broker.connection import connect
+from notifier.errors import BrokerError, InvalidInput, PartitionsMoved
+from notifier.event import parse_recipient
+from notifier.keys import Keys
+from notifier.local.broker import end_with_parent
+from notifier.operations import partitions
+from notifier.operations.partitions import server as holding
+from notifier.publisher import Publisher
+from notifier.recipients import Recipients
+from tests.support.ledger import Ledger, judge, leftovers
+from tests.support.processes import worker_process
+from tests.support.service import write_types
+from tests.support.waiting import until
+
+PEOPLE = [f"flaky{n}@example.com" if n % 4 == 0 else f"u{n}@example.com" for n in range(40)]
+EACH = 15
+
+
+def command(*words: str, url: str) -> subprocess.Popen[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
+    parent = os.getpid()
+    return subprocess.Popen(
+        [sys.executable, "-m", "notifier.cli", *words],
+        env=kept | {"NOTIFIER_REDIS_URL": url},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - no thread is needed in the child
+    )
+
+
+def ran(*words: str, url: str) -> tuple[int, str, str]:
+    process = command(*words, url=url)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+@contextmanager
+def publishing(url: str) -> Iterator[Publisher]:
+    with Publisher(url) as publisher:
+        yield publisher
+
+
+def events(first: int, last: int) -> list[dict[str, object]]:
+    return [
+        {"id": f"{person}-{n}", "type": "ping", "recipient": {"id": person, "email": person}}
+        for n in range(first, last)
+        for person in PEOPLE
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_killed_again_and_again_it_loses_nothing_and_keeps_every_order(
+    redis_url: str, tmp_path: Path
+) -> None:
+    write_types(tmp_path / "types")
+    ledger = Ledger(tmp_path / "ledger")
+    with publishing(redis_url) as publisher, redis.Redis.from_url(redis_url) as client:
+        publisher.publish_many(events(0, EACH))
+        with worker_process(redis_url, tmp_path, ("router", "post"), NOTIFIER_RETRY_BASE="2s") as worker:
+            await until(lambda: len(ledger.lines()) > 50)
+            code, _, err = ran("partitions", "change", "7", url=redis_url)
+            assert (code, err.count("\n")) == (1, 1)
+            assert "these workers live" in err
+            worker.kill()
+        await until(lambda: ran("partitions", "change", "7", "--dry-run", url=redis_url)[0] == 0, every=0.3)
+
+        killed = 0
+        for seen in (1, 40):
+            process = command("partitions", "change", "7", url=redis_url)
+            await until(lambda: process.poll() is not None or len(client.keys("{ntf:2:*")) > seen, every=0)  # noqa: B023
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += process.returncode == -signal.SIGKILL
+            client.delete("ntf:changing")  # which expires by itself, in ten seconds
+            if seen == 1:
+                _all_are_refused(redis_url, publisher)
+        assert killed == 2
+        code, out, err = ran("partitions", "change", "7", "--json", url=redis_url)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["after"] == 7
+        _old_ones_find_out(client, publisher)
+        publisher.publish_many(events(EACH, EACH + 5))
+
+        roles = ("router", "post", "dead_letters")
+        with worker_process(redis_url, tmp_path, roles) as worker:
+            everything = len(PEOPLE) * (EACH + 5)
+            await until(lambda: len({(x.address, x.event_id) for x in ledger.lines()}) == everything, 40)
+            worker.terminate()
+            worker.wait(20)
+    verdict = judge({p: [f"{p}-{n}" for n in range(EACH + 5)] for p in PEOPLE}, ledger.lines())
+    assert verdict.breaches == []
+    assert verdict.duplicates <= 1_000  # what the worker that was killed had in hand, and no more
+    async with redis.asyncio.Redis.from_url(redis_url) as client_:
+        assert await leftovers(client_, Keys("ntf", 7, 2), ("events", "post")) == []
+    ledger.close()
+
+
+def _all_are_refused(url: str, publisher: Publisher) -> None:
+    with pytest.raises(PartitionsMoved):
+        publisher.publish_many(events(0, 1))
+    with Publisher(url) as other, pytest.raises(PartitionsMoved, match="being changed from 16 to 7"):
+        other.publish_many(events(0, 1))
+    for words in (["queues"], ["partitions", "change", "8"]):
+        code, _, err = ran(*words, url=url)
+        assert (code in {1, 2}, err.count("\n")) == (True, 1)
+        assert "changed" in err
+    code, out, _ = ran("partitions", "show", "--json", url=url)
+    assert (code, json.loads(out)["changing_to"]) == (0, 7)
+
+
+def _old_ones_find_out(client: redis.Redis, publisher: Publisher) -> None:
+    """Whoever read the number of partitions before."""
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        client.xadd(Keys().queue("events", 3), {"v": "1", "to": "ada", "event": "{}"})
+    assert publisher.publish({"id": "after", "type": "ping", "recipient": "nobody"})
+
+
+async def test_a_process_that_was_there_before_changes_nothing_behind_everybodys_back(redis_url: str) -> None:
+    async with connect(redis_url) as client:
+        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        before = Recipients(client, Keys())
+        await before.put(parse_recipient({"id": "ada", "name": "Ada"}))
+        await partitions.change(client, "ntf", 4)
+        with pytest.raises(PartitionsMoved, match="the number of partitions has changed"):
+            await before.put(parse_recipient({"id": "ada", "name": "Bob"}))
+        now = await Recipients(client, Keys("ntf", 4, 2)).get("ada")
+        assert now is not None
+        assert now.name == "Ada"
+
+
+async def test_what_it_does_not_know_it_does_not_leave_behind(redis_url: str) -> None:
+    async with connect(redis_url) as client:
+        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        await client.set("{ntf:03}:of:a:later:version", "1")  # type: ignore[union-attr]
+        with pytest.raises(InvalidInput, match="of:a:later:version"):
+            await partitions.change(client, "ntf", 4)
+        found = await partitions.look(client, "ntf")
+        assert found == partitions.Layout(16, 1, "1", None)
+
+
+@pytest.mark.parametrize("number", [0, 1_025, 16])
+async def test_a_number_that_can_not_be_changes_nothing(redis_url: str, number: int) -> None:
+    async with connect(redis_url) as client:
+        with pytest.raises(InvalidInput, match=r"no installation yet|from 1 to"):
+            await partitions.change(client, "ntf", number)
+        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        with pytest.raises(InvalidInput, match=r"partitions: (must be from 1 to 1024|are 16 already)"):
+            await partitions.change(client, "ntf", number)
+        assert await partitions.look(client, "ntf") == partitions.Layout(16, 1, "1", None)
+
+
+async def test_one_that_died_is_followed_and_one_that_lives_is_not(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "PATIENCE", timedelta(milliseconds=300))
+    async with connect(redis_url) as client:
+        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        await client.set("ntf:changing", "of one that lives")  # type: ignore[union-attr]
+        with pytest.raises(BrokerError, match="another process is changing"):
+            await partitions.change(client, "ntf", 4)
+        await client.pexpire("ntf:changing", 200)  # type: ignore[union-attr]
+        assert (await partitions.change(client, "ntf", 4)).after == 4
