@@ -288,7 +288,6 @@ class Consumer:
     def lost(self, lease: Lease) -> None:
         partition = self.partitions.get(lease.partition)
         if partition is not None and partition.lease is lease:
-            log.warning("lease_lost", queue=self.queue, partition=lease.partition, token=lease.token)
             self._lost_partition(partition)
 
     def _lost_partition(self, partition: Partition) -> None:

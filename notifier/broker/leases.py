@@ -159,12 +159,14 @@ class Leases:
         ]
         replies = await run_all(self._caller, calls)
         self._took(time.monotonic() - sent)
+        lost = []
         for lease, reply in zip(leases, replies, strict=True):
             if lease.released or self.held.get(lease.partition) is not lease:
                 continue
             if isinstance(reply, Fenced):
                 self.forget(lease)
                 self._owner.lost(lease)
+                lost.append(lease.partition)
             elif isinstance(reply, BrokerError):
                 log.warning(
                     "lease_not_renewed", queue=self._queue, partition=lease.partition, error=str(reply)
@@ -173,6 +175,8 @@ class Leases:
                 lease.deadline = sent + self._ttl_ms / 1000
                 now, recover, waiting, next_due, oldest = reply
                 self._owner.renewed(lease, Renewal(sent, now, bool(recover), waiting, next_due, oldest))
+        if lost:
+            log.warning("lease_lost", queue=self._queue, worker=self._worker, partitions=lost)
 
     def _renew_keys(self, partition: int) -> tuple[str, str, str]:
         keys = self._keys
