@@ -212,3 +212,20 @@ async def test_the_token_is_in_no_url_and_in_no_storage(stage: Stage) -> None:
     assert not any(token in url for url in urls)
     kept = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
     assert await page.evaluate(kept) == '[{},{},""]'
+
+
+async def test_a_mark_that_the_server_could_not_take_is_sent_again(stage: Stage) -> None:
+    await stage.fill(1)
+    page = await stage.open()
+    await page.clock.install()
+    failing = {"status": 503, "content_type": "application/problem+json", "body": "{}"}
+    await page.route("**/v1/inbox/*/read", lambda route: route.fulfill(**failing))
+    await page.click(BELL)
+    await page.locator(ENTRIES).hover()
+    async with page.expect_response("**/v1/inbox/*/read"):
+        await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()
+    await unread(page, 0)  # here it counts already
+    assert (await stage.inbox.counts("ada")).unread == 1
+    await page.unroute("**/v1/inbox/*/read")
+    await page.clock.run_for(10_000)
+    await until(lambda: _is_read(stage, "like-0"))

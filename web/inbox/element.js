@@ -141,7 +141,7 @@ export class NotifierInbox extends HTMLElement {
     this._end = new AbortController();
     const { signal } = this._end;
     for (const name of ["resize", "scroll"]) {
-      addEventListener(name, () => this._place(), { signal, passive: true, capture: true });
+      addEventListener(name, () => this._open && this._place(), { signal, passive: true, capture: true });
     }
     addEventListener("online", () => this._session || this._again?.(), { signal });
     this._timer = setInterval(() => this._open && this._list.tick(), TICK_MS);
@@ -295,7 +295,10 @@ export class NotifierInbox extends HTMLElement {
       if (newState === "open") this._place();
       else if (this._panel.contains(this.shadowRoot.activeElement)) this._bell.focus();
     });
-    this._panel.addEventListener("toggle", () => this._toggled());
+    this._panel.addEventListener("toggle", () => {
+      if (this._open) this._place(); // only now is its width known
+      this._toggled();
+    });
     this._pressed();
   }
 

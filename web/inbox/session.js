@@ -101,6 +101,7 @@ class Session {
       const told = this._told;
       const counts = await this.api.json("v1/inbox/counts", { signal: this._end.signal });
       if (told === this._told) this._count(counts);
+      if (this._cut) this._connect("live"); // the stream was open all the time
     } catch (error) {
       this._failed(error);
     }
@@ -279,7 +280,10 @@ class Session {
           });
         } catch (error) {
           this._failed(error);
-          if (!error.status || error.status >= 500 || error.status === 401 || error.status === 429) return;
+          if (!error.status || error.status >= 500 || error.status === 401 || error.status === 429) {
+            this._sendAgain();
+            return;
+          }
           this._marks.shift(); // it is gone, or will never be accepted: show what is
           if (!this._marks.length) this.reload();
           continue;
@@ -292,6 +296,11 @@ class Session {
       this._later = null;
       this._sending = false;
     }
+  }
+
+  _sendAgain() {
+    clearTimeout(this._resend);
+    if (!this._end.signal.aborted) this._resend = setTimeout(() => this._send(), backoff(2, 2_000));
   }
 
   // The world outside.
@@ -312,13 +321,14 @@ class Session {
 
   /** Until the time is over, somebody asks to go on, or `signal` says that it is of no use any more. */
   async _pause(ms, signal) {
-    let timer;
+    const over = new AbortController();
     await new Promise((resolve) => {
       this._wake = resolve;
-      timer = setTimeout(resolve, ms);
-      signal.addEventListener("abort", resolve, { signal: this._end.signal, once: true });
+      const timer = setTimeout(resolve, ms);
+      over.signal.addEventListener("abort", () => clearTimeout(timer));
+      signal.addEventListener("abort", resolve, { signal: over.signal });
     });
-    clearTimeout(timer);
+    over.abort();
     this._wake = null;
   }
 
