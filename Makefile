@@ -48,9 +48,10 @@ bench-peers: $(READY) ## ours beside BullMQ, taskiq, dramatiq, arq, saq and stre
 bench-endurance: $(READY) ## a backlog of 500,000, a million events through one worker, bytes for each event
 	@$(BIN)/python -m benchmarks.endurance $(ARGS)
 
-soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls: half an hour
+soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls, three waves of load: 40 minutes
 	@$(BIN)/python -m tests.soak
 	@NOTIFIER_FAILPOINT_HITS=3 $(BIN)/pytest -q tests/faults/test_failpoints.py $(ARGS)
+	@NOTIFIER_SCALE_WAVES=3 NOTIFIER_SCALE_SECONDS=60 NOTIFIER_SCALE_SPEED=20 $(BIN)/pytest -q tests/deploy/test_scaling.py
 	@NOTIFIER_SCHEMATHESIS_CASES=300 $(BIN)/pytest -q tests/api/test_schemathesis.py $(ARGS)
 
 lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes newer releases

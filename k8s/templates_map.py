@@ -1,8 +1,8 @@
 """Writes `kustomization.yaml` into a folder of templates: a kustomize component with their ConfigMap.
 
-The keys of a ConfigMap are flat, so `like/email.jinja` becomes `like__email.jinja`, and the volume of each pod
-maps it back. `python3 k8s/templates_map.py [FOLDER]`; run it again when a file comes or goes. Needs nothing but
-Python.
+The keys of a ConfigMap are flat, so `like/email.jinja` becomes `like__email.jinja`, and the volume of each
+pod maps it back. `python3 k8s/templates_map.py [FOLDER]`; run it again when a file comes or goes. It needs
+nothing but Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LIMIT = 1_000_000  # bytes; etcd takes no more than 1 MiB in one object
 KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 HEAD = """\
-# Written by k8s/templates_map.py: the ConfigMap of these templates, and the way back from its keys to folders.
+# Written by k8s/templates_map.py: the ConfigMap of these templates, and the way from its keys to folders.
 apiVersion: kustomize.config.k8s.io/v1alpha1
 kind: Component
 
