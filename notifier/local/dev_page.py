@@ -1,7 +1,8 @@
 """The page of `notifier dev`: an inbox beside a form that publishes, in front of the HTTP API.
 
-The page holds no key: it publishes through `POST /dev/events`, which adds the key on this side, and reads
-the inbox with short-lived tokens of `GET /dev/token`. Whoever can call these can publish as the app, so:
+The page holds no key: it publishes through `POST /dev/events`, and asks `GET /dev/events/{id}` what became of
+it; the key is added on this side. It reads the inbox with short-lived tokens of `GET /dev/token`. Whoever can
+call these can publish as the app, so:
 
 - Each request must name this machine as its host. A site that lets its own name point here (DNS rebinding)
   sends that name, and is refused.
@@ -30,7 +31,7 @@ from notifier.rendering import TemplateFolder, sample_of
 TOKEN_LIFETIME: Final = timedelta(minutes=5)
 
 _HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
-_PUBLISH: Final = "/dev/events"
+_EVENTS: Final = "/dev/events"
 _TYPES: Final[Mapping[str, str]] = {
     "dev.html": "text/html; charset=utf-8",
     "dev.css": "text/css; charset=utf-8",
@@ -76,21 +77,22 @@ class DevPage:
         if not _names_this_machine(headers.get("host", "")):
             refusal = PlainTextResponse("this is for http://127.0.0.1 and http://localhost only", 421)
             await refusal(scope, receive, send)
-        elif scope["path"] == _PUBLISH:
-            await self._publish(scope, headers, receive, send)
+        elif scope["path"] == _EVENTS or scope["path"].startswith(f"{_EVENTS}/"):
+            await self._events(scope, headers, receive, send)
         elif scope["path"] in self._paths:
             await self._pages(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _publish(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _events(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         if not _comes_from_the_page(headers):
-            await PlainTextResponse("only the page itself may publish here", 403)(scope, receive, send)
+            await PlainTextResponse("this is for the page alone", 403)(scope, receive, send)
             return
         kept = [(name, value) for name, value in scope["headers"] if name != b"authorization"]
         kept.append((b"authorization", f"Bearer {self._publish_key}".encode()))
-        events = {"path": "/v1/events", "raw_path": b"/v1/events", "headers": kept}
-        await self._app({**scope, **events}, receive, send)
+        path = scope["path"].replace("/dev/", "/v1/", 1)
+        raw_path = scope["raw_path"].replace(b"/dev/", b"/v1/", 1)
+        await self._app({**scope, "path": path, "raw_path": raw_path, "headers": kept}, receive, send)
 
     async def _token(self, request: Request) -> Response:
         who = request.query_params.get("for")

@@ -79,6 +79,27 @@ function fields(errors) {
   return make("ul", {}, ...errors.map(({ field, reason }) => make("li", {}, make("code", {}, field), ` ${reason}`)));
 }
 
+const DONE = ["delivered", "skipped", "expired", "dead"];
+let watched; // the last one that was published
+
+/** Shows where each delivery of an event stands, until all have come to an end or another event is published. */
+async function follow(id, list) {
+  watched = id;
+  for (let tries = 0; tries < 120 && watched === id; tries += 1) {
+    const answer = await fetch(`/dev/events/${encodeURIComponent(id)}`).catch(() => null);
+    const { recipients = [] } = answer?.ok ? await answer.json() : {};
+    const deliveries = recipients.flatMap((one) => one.deliveries);
+    list.replaceChildren(...deliveries.map(({ channel, state, reason, answer: said }) => {
+      const why = state === "delivered" ? said : [reason, said].filter(Boolean).join(": ");
+      const row = make("li", {}, make("b", {}, channel), make("em", {}, state), why ? make("small", {}, why) : "");
+      row.dataset.state = state;
+      return row;
+    }));
+    if (deliveries.length && deliveries.every(({ state }) => DONE.includes(state))) return;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
 async function publish() {
   const text = $("event").value;
   try {
@@ -101,9 +122,12 @@ async function publish() {
       const known = duplicate ? ": known already, so it is not sent again" : "";
       return make("li", {}, make("code", {}, id), ` for ${recipient}${known}`);
     }));
-    told("good", `Accepted (${answer.status})`, make("ul", {}, ...rows), make("small", {}, `request ${request}`));
+    const steps = make("ul", { className: "steps" });
+    told("good", `Accepted (${answer.status})`, make("ul", {}, ...rows), make("small", {}, `request ${request}`), steps);
+    follow(said.events[0].id, steps);
   } else {
     const why = said.errors?.length ? fields(said.errors) : make("div", {}, said.detail ?? "");
+    watched = null;
     told("bad", `${said.title ?? "Refused"} (${answer.status})`, why, make("small", {}, `request ${request}`));
   }
 }

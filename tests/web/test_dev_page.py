@@ -58,6 +58,12 @@ async def test_a_click_publishes_and_the_inbox_beside_it_has_the_entry(page: Pag
     await page.locator("notifier-inbox[inline] li", has_text="Ada Lovelace liked your photo").wait_for()
 
 
+async def test_what_became_of_it_is_shown_for_each_channel(page: Page) -> None:
+    await page.get_by_role("button", name="Publish").click()
+    for channel in ("email", "push", "in_app"):
+        await page.locator(".steps li[data-state=delivered]", has_text=channel).wait_for()
+
+
 async def test_for_bob_it_comes_to_bob_in_german(page: Page) -> None:
     await page.get_by_role("radio", name="Bob Meyer").check(force=True)
     await page.get_by_role("button", name="Publish").click()
@@ -130,6 +136,7 @@ async def test_another_site_can_neither_publish_nor_have_a_token(dev: Ready, hea
         event = {"type": "like", "recipient": "ada", "data": {}}
         assert (await client.post("/dev/events", json=event, headers=headers)).status_code == 403
         assert (await client.get("/dev/token?for=ada", headers=headers)).status_code == 403
+        assert (await client.get("/dev/events/x", headers=headers)).status_code == 403
 
 
 async def test_tokens_are_for_the_two_who_are_there(dev: Ready) -> None:
