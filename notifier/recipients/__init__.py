@@ -18,7 +18,7 @@ id looks like. Who has registered a device is a set of ids, `Keys.device(digest)
 
 from notifier.recipients.devices import Devices
 from notifier.recipients.importing import Import, Refusal, import_lines
-from notifier.recipients.profile import MAX_PROFILE_BYTES, Profile, encode_profile, merged, parse_patch
+from notifier.recipients.profile import MAX_PROFILE_BYTES, Profile, encode_profile, merged
 from notifier.recipients.store import Change, Edit, Recipients
 from notifier.recipients.suppression import (
     Suppression,
@@ -42,6 +42,5 @@ __all__ = [
     "encode_suppression",
     "import_lines",
     "merged",
-    "parse_patch",
     "suppression_field",
 ]

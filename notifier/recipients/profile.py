@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from notifier.channel import device_key
 from notifier.errors import InvalidRecipient
@@ -70,17 +70,6 @@ def parse_profile(source: Mapping[str, Any] | bytes) -> Recipient:
         field = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
         raise InvalidRecipient(field or "recipient", first["msg"][:1].lower() + first["msg"][1:]) from None
     return recipient
-
-
-def parse_patch(source: bytes) -> dict[str, Any]:
-    """A merge patch for a profile, from JSON text. Raises InvalidRecipient."""
-    try:
-        patch = from_json(source, allow_inf_nan=False)
-    except (ValueError, RecursionError):
-        raise InvalidRecipient("recipient", "is not JSON") from None
-    if not isinstance(patch, dict):
-        raise InvalidRecipient("recipient", "is not a JSON object")
-    return patch
 
 
 def merged(target: object, patch: object) -> object:

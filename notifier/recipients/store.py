@@ -112,31 +112,31 @@ class Recipients:
         more than 64 KiB as JSON.
         """
         changes: dict[str, Change] = {}
-        open_ = list(edits)
+        left = list(edits)
         for _ in range(_MOST_TRIES):
             planned = {
                 recipient_id: Change(before, _encoded(edits[recipient_id](before)))
-                for recipient_id, before in zip(open_, await self.find(open_), strict=True)
+                for recipient_id, before in zip(left, await self.find(left), strict=True)
             }
-            done = await self._store(planned)
-            changes |= {recipient_id: planned[recipient_id] for recipient_id in done}
-            open_ = [recipient_id for recipient_id in open_ if recipient_id not in changes]
-            if not open_:
+            lost = await self._store(planned)
+            changes |= {i: change for i, change in planned.items() if i not in lost}
+            left = [i for i in left if i in lost]
+            if not left:
                 return changes
         raise BrokerUnavailable("somebody changes the same profile all the time")
 
-    async def _store(self, planned: Mapping[str, Change]) -> list[str]:
-        """Makes the changes. Returns whose were made; what others changed meanwhile is left alone."""
+    async def _store(self, planned: Mapping[str, Change]) -> set[str]:
+        """Makes the changes. Returns whose were not made: others have changed them meanwhile."""
         changes = {i: change for i, change in planned.items() if change.before != change.after}
         gained = [owned for i, change in changes.items() for owned in _gained(i, change)]
         others = await self._owners.claim(gained)
         replies = await run_all(self._client, [self._call(i, change) for i, change in changes.items()])
-        done = [i for i, reply in zip(changes, replies, strict=True) if reply == 1]
-        await self._settle([(i, changes[i]) for i in done], gained, others)
+        lost = {i for i, reply in zip(changes, replies, strict=True) if reply != 1}
+        await self._settle({i: change for i, change in changes.items() if i not in lost}, gained, others)
         for reply in replies:
             if isinstance(reply, BrokerError):
                 raise reply
-        return [i for i in planned if i not in changes or i in done]
+        return lost
 
     def _call(self, recipient_id: str, change: Change) -> Call:
         before = change.before.source if change.before else b""
@@ -146,20 +146,19 @@ class Recipients:
         return Call(script("recipient_change"), key, (before, change.after.source))
 
     async def _settle(
-        self, done: Sequence[tuple[str, Change]], gained: Sequence[Owned], others: Sequence[Owned]
+        self, done: Mapping[str, Change], gained: Sequence[Owned], others: Sequence[Owned]
     ) -> None:
         """Takes the devices that were gained from those who had them; the newest registration wins.
 
         Whoever dies in between leaves them written down, and the next registration takes them away.
         """
-        ids = {recipient_id for recipient_id, _ in done}
-        kept = [owned for owned in gained if owned.recipient_id in ids]
+        kept = [owned for owned in gained if owned.recipient_id in done]
         devices = {owned.device for owned in kept}
         taken = [owned for owned in others if owned.device in devices]
         taken += await self._owners.lost(kept)
         for device, recipient_id in taken:
             await self.change(recipient_id, _leave(device_key(device)))
-        freed = [owned for recipient_id, change in done for owned in _lost(recipient_id, change)]
+        freed = [owned for recipient_id, change in done.items() for owned in _lost(recipient_id, change)]
         await self._owners.release([*taken, *freed])
 
     async def delete(self, recipient_id: str, check: Callable[[Profile | None], None] | None = None) -> bool:
