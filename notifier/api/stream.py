@@ -81,17 +81,20 @@ class EventStream(Response):
                 await asyncio.gather(leaving, return_exceptions=True)
 
     async def _tell(self, subscription: Subscription, send: Send) -> None:
-        update = await _first(subscription)
+        update: Update | None = await _first(subscription)
         await send(_START)
-        await _write(send, b"retry: %d\n\n%b" % (RETRY_MS, encode(update)))
+        await _write(send, b"retry: %d\n\n" % RETRY_MS)
+        last = b""
         try:
             while (left := self._holder.expires - time.time()) > 0:
+                await _write(send, _COMMENT if update is None else encode(update))
+                update = None  # it may be large, and the next one be far away
                 pause = HEARTBEAT * random.uniform(0.8, 1.0)  # noqa: S311 - not all clients at once
-                next_update = await subscription.next(min(pause, left))
-                await _write(send, _COMMENT if next_update is None else encode(next_update))
+                update = await subscription.next(min(pause, left))
         except Ended:
-            pass
-        await _write(send, b"", more=False)
+            # All come again, but not all at once.
+            last = b"retry: %d\n\n" % random.randint(RETRY_MS // 2, 3 * RETRY_MS)  # noqa: S311
+        await _write(send, last, more=False)
 
 
 async def _write(send: Send, body: bytes, *, more: bool = True) -> None:

@@ -215,6 +215,9 @@ async def test_at_the_end_streams_end_as_they_should_and_at_once(redis_url: str)
         api.server.should_exit = True
         # A whole response: a proxy in between would tell the client of a cut one as an error.
         assert await asyncio.gather(one.rest(), other.rest()) == [[], []]
+        for events in (one, other):
+            assert events.retry_ms is not None
+            assert 1_000 <= events.retry_ms <= 6_000
     assert time.monotonic() - began < 5
 
 
