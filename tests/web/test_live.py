@@ -229,3 +229,27 @@ async def test_a_mark_that_the_server_could_not_take_is_sent_again(stage: Stage)
     await page.unroute("**/v1/inbox/*/read")
     await page.clock.run_for(10_000)
     await until(lambda: _is_read(stage, "like-0"))
+
+
+async def test_a_leading_tab_that_was_frozen_is_replaced_by_the_one_that_is_looked_at(stage: Stage) -> None:
+    context = await stage.context()
+    seen = streams(context)
+    first = await stage.open(context)
+    second = await stage.open(context)
+    await second.clock.install()
+    await second.reload()
+    await connection(second, "live")
+    session = await context.new_cdp_session(first)
+    await session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    await stage.publish(1)
+    await until(lambda: _total(stage, 1))
+    assert len(seen) == 1
+    await second.clock.run_for(80_000)  # without a word from the leader, which the server's heartbeat gives
+    await unread(second, 1)
+    assert len(seen) == 2
+    await session.send("Page.setWebLifecycleState", {"state": "active"})
+    await unread(first, 1)
+    await stage.publish(2)
+    for page in (first, second):
+        await unread(page, 2)
+    assert len(seen) == 2  # it follows now
