@@ -18,7 +18,7 @@ twice: its Message-ID is the same, made of the delivery's id.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -31,7 +31,16 @@ from channels import mime
 from channels.settings import ChannelSettings, Duration
 from channels.smtp import SmtpConnections, SmtpServer, parse_smtp_url
 from channels.smtp_dialogue import Envelope
-from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent
+from notifier.channel import (
+    Address,
+    Block,
+    Channel,
+    ChannelUnavailable,
+    Delivery,
+    Finding,
+    PermanentFailure,
+    Sent,
+)
 from notifier.errors import ConfigurationError
 from notifier.event import Recipient
 
@@ -158,6 +167,40 @@ class EmailChannel:
 
     async def close(self) -> None:
         await self._connections.close()
+
+    def variables(self) -> Collection[str]:
+        """See `notifier.channel.ChecksItself`."""
+        return self.settings.variables()
+
+    async def check(self) -> Sequence[Finding]:
+        """See `notifier.channel.ChecksItself`: connects as for a mail, and says goodbye."""
+        server = self.settings.server
+        where = f"{server.host}:{server.port}"
+        try:
+            is_encrypted = await self._connections.check()
+        except ChannelUnavailable as failure:
+            said = f"{failure.reason}{f' ({failure.answer})' if failure.answer else ''}"
+            return [
+                Finding("error", "mail server", said, "No mail goes out; the queue waits.", _mend(failure))
+            ]
+        how = "TLS" if is_encrypted else "no TLS"
+        found = f"{where} answers, {how}, {'logged in' if server.user else 'without a login'}"
+        if is_encrypted or server.is_local:
+            return [Finding("ok", "mail server", found)]
+        means = "Mails cross the network in the clear; whoever is on the way can read and change them."
+        mend = "Add ?starttls=required to NOTIFIER_SMTP_URL, or use smtps://, if the server has TLS."
+        return [Finding("warning", "mail server", found, means, mend)]
+
+
+def _mend(failure: ChannelUnavailable) -> str:
+    if failure.answer[:3] in {"530", "534", "535"}:
+        return "Correct user and password in NOTIFIER_SMTP_URL (reserved characters as %40 and so on)."
+    if "STARTTLS" in failure.reason or "ertificate" in failure.reason or "SSL" in failure.reason:
+        return (
+            "Use a server with a certificate that is trusted, or name its authority with ?ca=FILE in "
+            "NOTIFIER_SMTP_URL."
+        )
+    return "Correct host and port in NOTIFIER_SMTP_URL, or let this machine reach them."
 
 
 def open_channel(environ: Mapping[str, str]) -> Channel:

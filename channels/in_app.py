@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from notifier.channel import Address, Block, Delivery, InboxEntry, Sent
+from notifier.channel import Address, Block, Delivery, Finding, InboxEntry, Sent
 from notifier.event import Actor, Recipient
 
 _BLOCKS: Final = (
@@ -46,6 +46,14 @@ class InAppChannel:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def variables(self) -> Collection[str]:
+        """See `notifier.channel.ChecksItself`: none."""
+        return ()
+
+    async def check(self) -> Sequence[Finding]:
+        """See `notifier.channel.ChecksItself`."""
+        return [Finding("ok", "inboxes", "kept in the broker, nothing else to reach")]
 
 
 def open_channel(environ: Mapping[str, str]) -> InAppChannel:  # noqa: ARG001 - every factory is given it

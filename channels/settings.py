@@ -34,10 +34,14 @@ class ChannelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     @classmethod
+    def variables(cls) -> frozenset[str]:
+        """The environment variables that it is read from."""
+        return frozenset(str(field.validation_alias) for field in cls.model_fields.values())
+
+    @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
         """The settings. Raises ConfigurationError, which names the variable and never its value."""
-        names = {str(field.validation_alias) for field in cls.model_fields.values()}
-        given = {name: environ[name].strip() for name in names if environ.get(name, "").strip()}
+        given = {name: environ[name].strip() for name in cls.variables() if environ.get(name, "").strip()}
         try:
             return cls.model_validate(given)
         except ValidationError as failure:

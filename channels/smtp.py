@@ -141,6 +141,13 @@ class SmtpConnections:
                     return await self._deliver_on(kept, envelope)
             return await self._deliver_on(_Connection(await self._connect()), envelope)
 
+    async def check(self) -> bool:
+        """Connects as for a mail, and says QUIT. Whether it is encrypted. Raises ChannelUnavailable."""
+        client = await self._connect()
+        is_encrypted = client.get_transport_info("sslcontext") is not None
+        await _quit(client)
+        return is_encrypted
+
     async def _deliver_on(self, connection: _Connection, envelope: Envelope) -> str:
         client = connection.client
         try:

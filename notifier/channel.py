@@ -16,7 +16,7 @@ DeliveryError
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -237,6 +237,35 @@ class TakesDevices(Protocol):
 
         Raises ConfigurationError.
         """
+
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a look at one thing found. No text holds a secret.
+
+    `what` names the thing in a word or two, `found` is how it is. Unless it is ok, `means` says what comes of
+    that, and `mend` exactly what to do: a command, or a setting and its value.
+    """
+
+    level: Level
+    what: str
+    found: str
+    means: str = ""
+    mend: str = ""
+
+
+@runtime_checkable
+class ChecksItself(Protocol):
+    """What a channel may have beside the rest, for `notifier doctor`."""
+
+    def variables(self) -> Collection[str]:
+        """The environment variables that it reads."""
+
+    async def check(self) -> Sequence[Finding]:
+        """How its settings and its provider are, between `open` and `close`; sends nothing to anybody."""
 
 
 ChannelFactory = Callable[[Mapping[str, str]], Channel]

@@ -6,13 +6,22 @@ configure. A recipient's devices of other kinds are not addresses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from channels.push.web_push import WebPushSender
-from notifier.channel import Address, Block, Channel, Delivery, PermanentFailure, Sent, device_key
+from notifier.channel import (
+    Address,
+    Block,
+    Channel,
+    Delivery,
+    Finding,
+    PermanentFailure,
+    Sent,
+    device_key,
+)
 from notifier.errors import InvalidRecipient
 from notifier.event import Device, Recipient
 
@@ -31,6 +40,12 @@ class Sender(Protocol):
 
     def check(self, device: Any) -> None:
         """Raises PermanentFailure for a device that nothing will ever be sent to."""
+
+    def variables(self) -> Collection[str]:
+        """The environment variables that it reads."""
+
+    async def check_settings(self) -> Sequence[Finding]:
+        """How its settings and its provider are, once it is open; sends nothing to anybody."""
 
     async def send(self, delivery: Delivery, device: Any, content: Mapping[str, str]) -> Sent:
         """Try once to push to `device`, a model of this kind. Raises DeliveryError."""
@@ -73,6 +88,14 @@ class PushChannel:
         """See `notifier.channel.TakesDevices`."""
         sender = self._senders.get("web_push")
         return sender.public_key() if isinstance(sender, WebPushSender) else None
+
+    def variables(self) -> Collection[str]:
+        """See `notifier.channel.ChecksItself`."""
+        return {name for sender in self._senders.values() for name in sender.variables()}
+
+    async def check(self) -> Sequence[Finding]:
+        """See `notifier.channel.ChecksItself`."""
+        return [finding for sender in self._senders.values() for finding in await sender.check_settings()]
 
     async def open(self) -> None:
         try:

@@ -32,11 +32,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Annotated, Final, Self
 
 import http_ece
@@ -56,7 +58,15 @@ from channels.push.vapid import (
     public_key_of,
 )
 from channels.settings import ChannelSettings, Duration
-from notifier.channel import Delivery, DeliveryError, InvalidAddress, PermanentFailure, Sent, TransientFailure
+from notifier.channel import (
+    Delivery,
+    DeliveryError,
+    Finding,
+    InvalidAddress,
+    PermanentFailure,
+    Sent,
+    TransientFailure,
+)
 from notifier.errors import ConfigurationError
 from notifier.event import WebPushDevice
 
@@ -102,6 +112,16 @@ class WebPushSettings(ChannelSettings):
         timedelta(seconds=10), gt=timedelta(0), validation_alias="NOTIFIER_WEB_PUSH_TIMEOUT"
     )
     allow_http: bool = Field(False, validation_alias="NOTIFIER_WEB_PUSH_ALLOW_HTTP")
+
+
+_EXAMPLE = re.compile(r"[@/.]example\.(com|org|net)\b")
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return path.is_file() and bool(path.stat().st_mode & 0o004)
+    except OSError:
+        return False
 
 
 class WebPushSender:
@@ -159,6 +179,30 @@ class WebPushSender:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+    def variables(self) -> Collection[str]:
+        """See `notifier.channel.ChecksItself`."""
+        return self.settings.variables()
+
+    async def check_settings(self) -> Sequence[Finding]:
+        """See `notifier.channel.ChecksItself`. There is nobody to ask: each browser names its own service."""
+        settings = self.settings
+        found = [Finding("ok", "VAPID key", f"a pair of P-256; browsers subscribe with {self.public_key()}")]
+        path = Path(settings.private_key or "")
+        if await asyncio.to_thread(_others_may_read, path):
+            means = "Whoever reads it can push to all browsers in our name."
+            found.append(
+                Finding("warning", "VAPID key", f"{path} can be read by all", means, f"chmod 600 {path}")
+            )
+        if settings.subject and _EXAMPLE.search(settings.subject):
+            means = "A push service that has a question reaches nobody, and may refuse us."
+            mend = "Set NOTIFIER_VAPID_SUBJECT to an address of yours."
+            found.append(Finding("warning", "VAPID subject", settings.subject, means, mend))
+        if settings.allow_http:
+            means = "Whoever registers a device can make this service call machines of its own network."
+            mend = "Remove NOTIFIER_WEB_PUSH_ALLOW_HTTP, which is for development."
+            found.append(Finding("warning", "push over http", "allowed", means, mend))
+        return found
 
     async def send(self, delivery: Delivery, device: WebPushDevice, content: Mapping[str, str]) -> Sent:
         if self._client is None:

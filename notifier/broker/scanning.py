@@ -16,6 +16,8 @@ async def scan(client: Client, pattern: str, count: int = 1_000) -> AsyncIterato
 
     `pattern` is as SCAN takes it. The server looks at about `count` keys for each page.
     """
+    if isinstance(client, Cluster):
+        await client.refresh_if_needed()
     nodes = list(client.primaries) if isinstance(client, Cluster) else [None]
     for node in nodes:
         cursor = b"0"

@@ -16,6 +16,7 @@ from notifier.cli.api import api
 from notifier.cli.context import CommandFailed, prose, register
 from notifier.cli.demo import demo
 from notifier.cli.dev import dev
+from notifier.cli.doctor import doctor
 from notifier.cli.publish import publish
 from notifier.cli.worker import worker
 from notifier.errors import (
@@ -75,6 +76,7 @@ register(app, dev, panel=_RUN)
 register(app, worker, panel=_RUN)
 register(app, api, panel=_RUN)
 register(app, publish, panel=_RUN)
+register(app, doctor, panel=_LOOK)
 register(app, queues.queues, panel=_LOOK)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_LOOK)
 app.add_typer(recipients.app, name="recipients", rich_help_panel=_LOOK)

@@ -1,0 +1,93 @@
+"""The parts of the look, side by side, each within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from notifier.broker.connection import connect
+from notifier.channel import Finding
+from notifier.errors import BrokerError, ConfigurationError
+from notifier.operations.doctor import broker, configuration, queues, surroundings
+from notifier.operations.doctor.findings import error
+from notifier.settings import Settings
+
+PATIENCE: Final = timedelta(seconds=15)
+"""For each part; they run side by side, and the broker's two one after the other."""
+
+Look = AsyncIterator[Finding]
+Own = Callable[[Settings], Sequence[Finding]]
+
+
+@dataclass(slots=True)
+class Section:
+    """What was found in one part."""
+
+    title: str
+    findings: list[Finding] = field(default_factory=list)
+
+
+async def examine(environ: Mapping[str, str], api: Own) -> list[Section]:
+    """All parts, in a fixed order. `api` looks at what the HTTP API reads. Raises nothing on purpose: what
+    can't be looked at is a finding."""
+    found = configuration.read(environ)
+    settings, channels = found.settings, found.channels
+    sections = [
+        Section("settings", found.findings),
+        Section("HTTP API", list(api(settings))),
+        of_broker := Section("broker"),
+        of_queues := Section("queues"),
+        of_templates := Section("templates"),
+        *(of_channels := {name: Section(f"channel {name}") for name in channels}).values(),
+        of_machine := Section("this machine"),
+    ]
+    await asyncio.gather(
+        _broker(settings, of_broker, lambda client: queues.look(client, settings, channels), of_queues),
+        _fill(of_templates, surroundings.templates(settings, channels)),
+        _fill(of_machine, surroundings.machine()),
+        *(_fill(of_channels[name], surroundings.channel(name, one)) for name, one in channels.items()),
+    )
+    return sections
+
+
+async def _broker(
+    settings: Settings, of_broker: Section, look_at_queues: Callable[..., Look], of_queues: Section
+) -> None:
+    try:
+        client = connect(settings.redis_url)
+    except ConfigurationError as wrong:
+        of_broker.findings.append(
+            error(wrong.setting, wrong.reason, "Nothing works.", f"Correct {wrong.setting}.")
+        )
+        return
+    try:
+        if await _fill(of_broker, broker.look(client, settings)):
+            await _fill(of_queues, look_at_queues(client))
+        else:
+            means = "They lie in the broker."
+            of_queues.findings.append(
+                error("queues", "could not be looked at", means, "See to the broker first.")
+            )
+    finally:
+        await client.aclose()
+
+
+async def _fill(section: Section, look: Look) -> bool:
+    """Whether it came to its end."""
+    try:
+        async with aclosing(look), asyncio.timeout(PATIENCE.total_seconds()):  # type: ignore[type-var]
+            async for finding in look:
+                section.findings.append(finding)
+        return True
+    except TimeoutError:
+        found = f"no answer within {PATIENCE.total_seconds():.0f} s"
+        finding = error(section.title, found, "It could not be looked at to its end.", "Try it again.")
+    except BrokerError as failure:
+        mend = "Start the server, or correct NOTIFIER_REDIS_URL: its host, port, user and password."
+        finding = error("reachable", str(failure), "Nothing is published or delivered.", mend)
+    section.findings.append(finding)
+    return False
