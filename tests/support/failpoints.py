@@ -35,8 +35,8 @@ _TRANSPORT = {
     "pulse", "scripts", "sentinel", "slots", "url", "wire",
 }  # fmt: skip
 _OUTSIDE = {"local", "cli", "api", "live"}  # live listens, and changes nothing
-# Changing the number of partitions dies at each of its calls in a test of its own.
-_ELSEWHERE = ("notifier.operations.partitions", "notifier.broker.scanning")
+# Changing the number of partitions dies at each of its calls in a test of its own; the doctor only looks.
+_ELSEWHERE = ("notifier.operations.partitions", "notifier.broker.scanning", "notifier.operations.doctor")
 _CARRIERS = ("client", "pipeline", "_line", "_caller")
 _SETUP = {"pipeline", "aclose", "close"}  # of a client; nothing is sent
 
