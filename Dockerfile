@@ -1,7 +1,7 @@
 # One image for every role: `notifier api`, `notifier worker email`, `notifier demo`, …
 #
 # The tag says which Python; BASE_DIGEST pins its bytes: --build-arg BASE_DIGEST=@sha256:…
-# docs/decisions/0012-one-image.md says why no digest stands here.
+# docs/decisions/0013-one-image-from-locks.md says why no digest stands here.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG BASE_DIGEST=
 
