@@ -15,7 +15,7 @@ LOCKED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock k8s web clean
+.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock k8s reference web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -64,6 +64,9 @@ lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes 
 k8s: ## what k8s/ takes from templates/ and observability/: run it when a template comes or goes, or a rule changes
 	@$(PYTHON) k8s/templates_map.py
 	@$(PYTHON) k8s/alert_rules.py
+
+reference: $(READY) ## docs/reference/settings.md from the settings in the code
+	@$(BIN)/python -m docs.settings_page --write
 
 web: ## notifier/web/notifier-inbox.js from web/inbox; takes Node.js, and esbuild from npm
 	@[ -d .peers/node_modules/esbuild ] || npm install --prefix .peers --no-save --no-audit --no-fund \

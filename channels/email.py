@@ -85,13 +85,19 @@ class EmailSettings(ChannelSettings):
     server: Annotated[SmtpServer, BeforeValidator(_smtp_server)] = Field(
         SmtpServer(), validation_alias="NOTIFIER_SMTP_URL"
     )
+    """`smtp[s]://user:password@host:port`; ports default to 25, or 465 with `smtps`. `?starttls=optional`
+    (default), `required` or `never`; `?ca=FILE` trusts these certificates instead of the system's. A
+    password goes out without TLS only with `starttls=never`, or to this machine"""
     sender: Annotated[Sender | None, BeforeValidator(_sender)] = Field(
         None, validation_alias="NOTIFIER_MAIL_FROM"
     )
+    """`Name <name@example.com>` or `name@example.com`; needed to send"""
     connections: int = Field(10, ge=1, le=1_000, validation_alias="NOTIFIER_SMTP_CONNECTIONS")
+    """connections at most, for each process"""
     timeout: Duration = Field(
         timedelta(seconds=20), gt=timedelta(0), validation_alias="NOTIFIER_SMTP_TIMEOUT"
     )
+    """for each step of the dialogue"""
 
 
 def ascii_domain(mailbox: str) -> str:

@@ -29,9 +29,12 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class ChannelSettings(BaseModel):
-    """Fields have a `validation_alias`: the environment variable. An empty variable is an unset one."""
+    """Fields have a `validation_alias`: the environment variable. An empty variable is an unset one. What
+    stands below a field is what docs/reference/settings.md says of it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
     @classmethod
     def variables(cls) -> frozenset[str]:

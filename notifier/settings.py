@@ -45,51 +45,97 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class Settings(BaseModel):
-    """Each field is the environment variable `NOTIFIER_` and its name in capitals."""
+    """Each field is the environment variable `NOTIFIER_` and its name in capitals. What stands below a field
+    is what docs/reference/settings.md says of it; `make reference` writes that page."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    """where the broker is, see below"""
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,50}$")] = "ntf"
+    """what all keys begin with; two installations on one server need two. Letters, digits, `_`, `.`, `-`"""
     partitions: Annotated[int | None, Field(ge=1, le=MAX_PARTITIONS)] = None
+    """1 to 1,024. The first process that connects fixes the number, 16 when it is unset; a later start with
+    another number is refused. It [can be changed](../how-to/change-partitions.md) while nothing runs"""
     durability: Durability = "memory"
+    """when a publish returns. `memory`: the server has it. `fsync`: it is on the server's disk
+    (`WAITAOF`; needs `appendonly yes` and Redis 7.2 or Valkey). `replicas`: one replica has it
+    (`WAIT`)"""
     dedup_window: Duration = timedelta(hours=24)
+    """how long an event id is remembered for each recipient; `0s` remembers nothing"""
     backlog_limit: Annotated[int, Field(ge=0)] = 100_000
+    """waiting events of one partition beyond which publishing raises `BacklogFull`; 0 is no limit"""
     trace_retention: Annotated[Duration, Field(le=timedelta(days=90))] = timedelta(hours=24)
+    """how long it is kept what happened to each event, up to 90d; 0s keeps nothing. About 300 bytes an
+    event in the server"""
 
     templates: Path = Path("templates")
+    """the folder of event types"""
     channels: Words = (
         "channels.email:open_channel",
         "channels.push:open_channel",
         "channels.in_app:open_channel",
     )
+    """the channels, as `module:factory`. Every worker, and every command that looks at queues, needs the
+    same list"""
     admins: Words = ()
+    """who is alerted when deliveries are dead: mail addresses, or ids of recipients"""
 
     lease_ttl: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(minutes=5))] = timedelta(
         seconds=5
     )
+    """1 s to 5 min. A worker that died is replaced within this time"""
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = 8
+    """attempts before a delivery goes to the DLQ, 1 to 100"""
     retry_base: Duration = timedelta(seconds=5)
+    """before attempt n + 1 a lane waits between 0 and base × 2ⁿ⁻¹"""  # noqa: RUF001 - it is a product
     retry_max: Duration = timedelta(hours=1)
+    """the longest of these waits, also when a provider asks for more"""
     dlq_delay: Duration = timedelta(minutes=5)
+    """how long a dead letter waits for its second try"""
     alert_interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=1)
+    """at most one alert for each queue in this time; at least 1 s"""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """sends at once, for each queue that a process serves"""
     in_hand: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """entries that a process holds at once, for each queue"""
     send_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
+    """after which a send without an outcome counts as a failed attempt; at least 1 s"""
     inbox_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """entries that one inbox keeps; the oldest fall out"""
 
     # What the HTTP API reads; `notifier.api.access` and `notifier.api.app` say what their texts mean.
     api_keys: SecretStr | None = None
+    """the keys of app services, as `scope:secret`. Scopes are `publish`, `recipients` and `operate`;
+    several keys of one scope may be valid at once, so that one can replace another. A secret has 16 or
+    more visible ASCII characters and no comma"""
     api_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """open connections of one process, streams included; one more is answered with 503"""
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 8_000
+    """clients of one process that listen to an inbox; one more is answered with 503. Less than
+    `NOTIFIER_API_CONNECTIONS`, so that other requests come through"""
     streams_per_recipient: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """of one recipient, in one process; one more is answered with 429"""
     token_keys: SecretStr | None = None
-    token_audience: Annotated[str, Field(min_length=1, max_length=200)] = "notifier"
+    """what users' tokens are signed with: `hs256:` and the base64 of 32 or more bytes, or `eddsa:` and
+    the base64 of a raw Ed25519 public key of 32 bytes. The first `hs256` key signs what the API gives
+    out"""
+    token_audience: Annotated[str, Field(min_length=1, max_length=200)] = "notifier"  # noqa: S105 - a name
+    """what `aud` of a token must be"""
     cors_origins: Words = ()
+    """from which origins browsers may call, such as `https://app.example.com`"""
     metrics_open: bool = False
+    """`true`: `/metrics` takes no key, neither at the API nor at the port of a worker"""
 
+    tracing: bool = False
+    """`true`: spans go to a collector of OpenTelemetry, from the API, `notifier publish` and workers;
+    needs the extra `otel`. The variables `OTEL_…` of OpenTelemetry say where to and how many, see
+    [Watch it](../how-to/watch-it.md#follow-one-event)"""
     log_level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
+    """`debug`, `info`, `warning` or `error`. Commands other than `worker` and `api` log from `warning`
+    on. With `debug` an unexpected error shows its traceback"""
     log_format: Annotated[str, Field(pattern=r"^(console|json)$")] = "json"
+    """`json` or `console`; when it is unset, a terminal gets `console`"""
 
 
 def load(environ: Mapping[str, str]) -> Settings:

@@ -99,19 +99,27 @@ class WebPushSettings(ChannelSettings):
     private_key: Annotated[str | None, BeforeValidator(_key)] = Field(
         None, repr=False, validation_alias="NOTIFIER_VAPID_PRIVATE_KEY"
     )
+    """32 bytes as base64url, or the path of a PEM file; needed to send"""
     public_key: Annotated[str | None, BeforeValidator(_public_key)] = Field(
         None, validation_alias="NOTIFIER_VAPID_PUBLIC_KEY"
     )
+    """its public key, base64url, which browsers subscribe with. For an API that is not given the private
+    key; otherwise it is made of that one"""
     subject: Annotated[str | None, BeforeValidator(_subject)] = Field(
         None, validation_alias="NOTIFIER_VAPID_SUBJECT"
     )
+    """`mailto:name@example.com` or `https://…`: whom a push service can ask; needed to send"""
     ttl: Duration = Field(
         timedelta(weeks=4), ge=timedelta(0), le=timedelta(weeks=4), validation_alias="NOTIFIER_WEB_PUSH_TTL"
     )
+    """how long a push service keeps a message for a browser that is away; less when the event expires
+    before"""
     timeout: Duration = Field(
         timedelta(seconds=10), gt=timedelta(0), validation_alias="NOTIFIER_WEB_PUSH_TIMEOUT"
     )
+    """for one request as a whole"""
     allow_http: bool = Field(False, validation_alias="NOTIFIER_WEB_PUSH_ALLOW_HTTP")
+    """`true`: also `http://` and addresses of this machine, for development and tests"""
 
 
 _EXAMPLE = re.compile(r"[@/.]example\.(com|org|net)\b")

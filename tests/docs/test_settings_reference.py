@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from channels.email import EmailSettings
-from channels.push.web_push import WebPushSettings
 from channels.smtp import parse_smtp_url
+from docs.settings_page import fields, page
 from notifier.settings import PREFIX, Settings, load, parse_duration
 from tests.docs.blocks import ROOT
 
@@ -21,13 +20,6 @@ def documented() -> dict[str, str]:
     rows = re.findall(r"^\| `(NOTIFIER_\w+)` \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
     assert len(dict(rows)) == len(rows), "a setting stands there twice"
     return {name: default.strip("`") for name, default in rows}
-
-
-def fields() -> dict[str, FieldInfo]:
-    found = {PREFIX + name.upper(): field for name, field in Settings.model_fields.items()}
-    for model in (EmailSettings, WebPushSettings):
-        found |= {str(field.validation_alias): field for field in model.model_fields.values()}
-    return found
 
 
 def as_default(field: FieldInfo, text: str) -> Any:
@@ -44,6 +36,10 @@ def as_default(field: FieldInfo, text: str) -> Any:
     if text.startswith("smtp://"):
         return parse_smtp_url(text)
     return type(default)(text)
+
+
+def test_the_page_is_what_the_generator_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make reference`"
 
 
 def test_every_setting_is_documented_and_no_other() -> None:
