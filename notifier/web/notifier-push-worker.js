@@ -14,9 +14,6 @@
   const parameters = new URL(self.location.href).searchParams;
   const TITLE = "Notification";
 
-  self.addEventListener("install", () => self.skipWaiting());
-  self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
-
   self.addEventListener("push", (event) => {
     event.waitUntil(show(read(event.data)));
   });
@@ -65,7 +62,7 @@
   /** Shows the page that is open at the target already, or else any page of the app, or a new one. */
   async function open(url) {
     const pages = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
-    const target = url ?? self.registration.scope;
+    const target = url ?? `${self.location.origin}/`;
     const there = pages.find((page) => page.url === target) ?? (url ? undefined : pages[0]);
     if (there) await there.focus();
     else await self.clients.openWindow(target);

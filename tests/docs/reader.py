@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from typing import Self
 
 import pytest
 
-from notifier.local.broker import end_with_parent, port_in_use
+from notifier.local.broker import end_with_parent
 from tests.docs.blocks import ROOT, Block, Command, blocks, commands
 from tests.docs.expected import plain, shows
 
@@ -203,14 +202,6 @@ class Reader:
         with ExitStack() as closing:
             for window in self._windows.values():
                 closing.callback(window.close)
-
-
-def free_ports(wanted: int, free_port: Callable[[], int]) -> int:
-    """The first of so many free ports in a row."""
-    while True:
-        first = free_port()
-        if first + wanted < 65_536 and not any(port_in_use(first + n) for n in range(wanted)):
-            return first
 
 
 def _program(path: Path, command: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import redis
 
 from notifier.keys import Keys
-from notifier.local.broker import EmbeddedBroker, free_port
+from notifier.local.broker import EmbeddedBroker
 from notifier.local.dev import PORTS
 from tests.docs.blocks import ROOT
-from tests.docs.reader import DEV_PORT, Reader, free_ports
+from tests.docs.reader import DEV_PORT, Reader
+from tests.support.ports import free_row
 
 DOCS = ROOT / "docs"
 QUICK = {"NOTIFIER_DLQ_DELAY": "1s", "NOTIFIER_ALERT_INTERVAL": "1s"}
@@ -20,8 +23,17 @@ QUICK = {"NOTIFIER_DLQ_DELAY": "1s", "NOTIFIER_ALERT_INTERVAL": "1s"}
 
 def ports() -> dict[int, int]:
     """Those that the documents name, with free ones for them."""
-    first = free_ports(PORTS + 1, free_port)
+    first = free_row(PORTS + 1)
     return {DEV_PORT + n: first + n for n in range(PORTS)} | {9000: first + PORTS}
+
+
+def need(*programs: str) -> None:
+    """Skips the test where one is missing, and fails it in CI."""
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"CI must have {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
 
 
 @pytest.mark.slow
@@ -37,6 +49,8 @@ def ports() -> dict[int, int]:
     ],
 )
 def test_a_reader_can_follow_it_with_notifier_dev(path: str, tmp_path: Path) -> None:
+    if "embed" in path:
+        need("node", "curl", "openssl")
     with Reader(tmp_path, ports(), **QUICK) as reader:
         assert reader.follow(DOCS / path) >= 5
 

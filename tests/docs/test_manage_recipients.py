@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from notifier.local.broker import free_port
 from notifier.local.dev import PORTS
 from tests.docs.blocks import ROOT
-from tests.docs.reader import DEV_PORT, Reader, free_ports
+from tests.docs.reader import DEV_PORT, Reader
+from tests.support.ports import free_row
 
 API_PORT = 8080
 
@@ -24,7 +24,7 @@ def test_a_reader_can_manage_recipients(tmp_path: Path) -> None:
             if os.environ.get("CI"):
                 pytest.fail(f"CI must have {tool}")
             pytest.skip(f"no {tool} is installed")
-    first = free_ports(PORTS + 1, free_port)
+    first = free_row(PORTS + 1)
     ports = {DEV_PORT + n: first + n for n in range(PORTS)} | {API_PORT: first + PORTS}
     with Reader(tmp_path, ports) as reader:
         assert reader.follow(ROOT / "docs/how-to/manage-recipients.md") >= 20

@@ -15,7 +15,7 @@ from notifier.local.http import Request, Response, serve_connection
 POLICY = (
     "default-src 'none'; script-src 'self' {api}; style-src 'self'; connect-src 'self' {api}; "
     "worker-src 'self'; img-src 'self' data:; base-uri 'none'; "
-    "require-trusted-types-for 'script'; trusted-types notifier-inbox"
+    "require-trusted-types-for 'script'; trusted-types notifier-inbox app"
 )
 _PAGE = """<!doctype html>
 <html lang="{lang}" dir="{dir}">

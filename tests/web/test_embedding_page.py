@@ -135,3 +135,9 @@ def test_the_size_on_the_wire_is_told() -> None:
     assert told
     size = len(gzip.compress((ROOT / "notifier/web/notifier-inbox.js").read_bytes(), 9))
     assert int(told[1]) == round(size / 1_000)
+
+
+def test_the_readme_shows_the_same_tag() -> None:
+    shown = [one.text for one in blocks(ROOT / "README.md") if one.language == "html"]
+    [first, *_] = [one.text for one in blocks(PATH) if one.language == "html"]
+    assert [one.split() for one in shown] == [first.split()]

@@ -18,6 +18,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Worker
 
 from channels.push import open_channel
 from notifier.event import WebPushDevice
+from notifier.local.http import Response
 from notifier.local.push_service import PushService, vapid_keys
 from tests.support.waiting import until
 from tests.web.conftest import Stage, connection, open_stage
@@ -49,7 +50,6 @@ class Pushing:
 
     async def worker(self) -> Worker:
         """Ours, once it serves the page."""
-        await self.page.evaluate("navigator.serviceWorker.ready.then(() => true)")
         await until(lambda: self.context.service_workers)
         return self.context.service_workers[0]
 
@@ -69,8 +69,10 @@ class Pushing:
 
     async def shown(self) -> list[dict[str, Any]]:
         """The notifications on the screen."""
-        ask = """() => navigator.serviceWorker.ready.then((one) => one.getNotifications()).then((all) =>
-          all.map(({ title, body, tag, data }) => ({ title, body, tag, data })))"""
+        ask = """async () => {
+          const [one] = await navigator.serviceWorker.getRegistrations();
+          return (await one.getNotifications()).map(({ title, body, tag, data }) => ({ title, body, tag, data }));
+        }"""
         return list(await self.page.evaluate(ask))
 
     async def devices(self) -> list[str]:
@@ -212,3 +214,20 @@ async def test_who_says_no_is_told_where_to_change_that(pushing: Pushing) -> Non
         "document.querySelector('notifier-inbox').enablePush().then(() => '', (error) => error.message)"
     )
     assert failed == "permission was not given"
+
+
+async def test_the_worker_that_an_app_has_for_its_pages_stays(pushing: Pushing) -> None:
+    worker = b"self.addEventListener('fetch', () => {});"
+    pushing.stage.site.pages["/app-worker.js"] = Response(200, {"Content-Type": "text/javascript"}, worker)
+    register = """() => { const policy = trustedTypes.createPolicy('app', { createScriptURL: (url) => url });
+      return navigator.serviceWorker.register(policy.createScriptURL('/app-worker.js')).then(() => true); }"""
+    other = await pushing.context.new_page()
+    await other.goto(f"{pushing.stage.site.url}/?theme=light")
+    await other.evaluate(register)
+    await enable(pushing.page)
+    scripts = """() => navigator.serviceWorker.getRegistrations().then((all) =>
+      all.map(({ active, scope }) => [new URL(active.scriptURL).pathname, new URL(scope).pathname]).sort())"""
+    assert await pushing.page.evaluate(scripts) == [
+        ["/app-worker.js", "/"],
+        ["/notifier-push-worker.js", "/notifier-push-worker.js/"],
+    ]

@@ -451,4 +451,6 @@ export class NotifierInbox extends HTMLElement {
   }
 }
 
-if (!customElements.get("notifier-inbox")) customElements.define("notifier-inbox", NotifierInbox);
+// An old browser would show a panel that does not close; an element that it does not know shows nothing.
+const able = HTMLElement.prototype.showPopover && AbortSignal.any && CSS.supports("color", "light-dark(red, red)");
+if (able && !customElements.get("notifier-inbox")) customElements.define("notifier-inbox", NotifierInbox);

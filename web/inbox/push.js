@@ -1,4 +1,9 @@
-/** Web Push (RFC 8030, 8292): this browser as a device of the recipient. */
+/**
+ * Web Push (RFC 8030, 8292): this browser as a device of the recipient.
+ *
+ * Our worker has a scope of its own, in which there is no page: a push needs none, and whatever worker the
+ * app has for its pages stays what it is.
+ */
 
 let policy;
 
@@ -12,7 +17,8 @@ export async function state(worker) {
 }
 
 /**
- * `registration` is that of a service worker which the page has registered itself; without it, ours is.
+ * `registration` is that of a service worker which the page has registered itself; without it, that of the
+ * script at the path `worker` is taken, or made.
  * `scope` says where the worker finds the API and new tokens, for when the browser replaces its address
  * while no page is open.
  */
@@ -22,7 +28,10 @@ export async function enable(api, worker, { api: base, tokenUrl }, { registratio
   const url = new URL(worker, document.baseURI);
   url.searchParams.set("api", base);
   if (tokenUrl) url.searchParams.set("token-url", new URL(tokenUrl, document.baseURI).href);
-  const found = registration ?? (await navigator.serviceWorker.register(trusted(url.href)));
+  const scope = `${url.pathname}/`;
+  const known = registration ?? (await registered(worker));
+  const found = known && !known.scope.endsWith(scope) ? known
+    : await navigator.serviceWorker.register(trusted(url.href), { scope });
   await active(found);
   const { public_key: key } = await api.json("v1/inbox/push-key");
   const old = await found.pushManager.getSubscription();
@@ -46,8 +55,15 @@ export async function disable(api, worker) {
 }
 
 async function subscription(worker) {
-  const found = await navigator.serviceWorker.getRegistration(new URL(worker, document.baseURI).href);
-  return (await found?.pushManager.getSubscription()) ?? null;
+  return (await (await registered(worker))?.pushManager.getSubscription()) ?? null;
+}
+
+/** The registration of the script at this path: ours, or one of the app that takes ours in. */
+async function registered(worker) {
+  const { pathname } = new URL(worker, document.baseURI);
+  const all = await navigator.serviceWorker.getRegistrations();
+  return all.find(({ active, waiting, installing }) =>
+    new URL((active ?? waiting ?? installing).scriptURL).pathname === pathname);
 }
 
 function register(api, found) {
