@@ -71,7 +71,8 @@ class Pushing:
         """The notifications on the screen."""
         ask = """async () => {
           const [one] = await navigator.serviceWorker.getRegistrations();
-          return (await one.getNotifications()).map(({ title, body, tag, data }) => ({ title, body, tag, data }));
+          const all = await one.getNotifications();
+          return all.map(({ title, body, tag, data }) => ({ title, body, tag, data }));
         }"""
         return list(await self.page.evaluate(ask))
 
