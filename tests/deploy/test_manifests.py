@@ -341,7 +341,7 @@ def test_pods_fit_the_restricted_standard(docs: Sequence[Doc]) -> None:
             "capabilities": {"drop": ["ALL"]},
         }
         for volume in spec.get("volumes", ()):
-            assert volume.keys() - {"name"} <= {"configMap", "emptyDir"}
+            assert volume.keys() - {"name"} <= {"configMap", "emptyDir", "secret"}
 
 
 def test_images_have_a_version_and_pods_a_size(docs: Sequence[Doc]) -> None:

@@ -6,12 +6,14 @@ import base64
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from channels.push.vapid import check_public_key, load_key, public_key_of
 from notifier.bootstrap import open_channels
 from notifier.cli.app import app
 from notifier.settings import load
@@ -60,12 +62,27 @@ def test_the_secret_that_the_page_makes_is_what_pods_ask_for(name: str, tmp_path
 
 def test_kubectl_makes_a_secret_of_it(tmp_path: Path) -> None:
     made = written("deploy-on-kubernetes.md", "secret", tmp_path)
-    [create] = [words for words in lines("deploy-on-kubernetes.md", "kubectl") if "create" in words]
+    [create, of_ca] = [words for words in lines("deploy-on-kubernetes.md", "kubectl") if "create" in words]
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----")
+    assert run(tool("kubectl"), *of_ca, "--dry-run=client", cwd=tmp_path).returncode == 0
     done = run(tool("kubectl"), *create, "--dry-run=client", "-o", "yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     secret = yaml.safe_load(done.stdout)
     assert secret["metadata"]["name"] == "notifier"
     assert {name: base64.b64decode(value).decode() for name, value in secret["data"].items()} == made
+
+
+def test_the_public_key_is_that_of_the_private_one(tmp_path: Path) -> None:
+    made = written("deploy-on-kubernetes.md", "secret", tmp_path)
+    [block] = [block for block in shell("deploy-on-kubernetes.md") if "public" in block.info]
+    words = shlex.split(block.text.replace("\\\n", " "))
+    assert words[words.index("--entrypoint") + 1] == "python"
+    code = words[words.index("-c") + 1]
+    done = run(sys.executable, "-c", code, env={"PYTHONPATH": str(ROOT)} | made)
+    assert done.returncode == 0, done.stderr
+    name, _, public = done.stdout.strip().partition("=")
+    assert name == "NOTIFIER_VAPID_PUBLIC_KEY"
+    assert check_public_key(public) == public_key_of(load_key(made["NOTIFIER_VAPID_PRIVATE_KEY"]))
 
 
 def test_what_kubectl_is_told_is_there() -> None:
