@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from notifier.registry import load_channels
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
 from notifier.traces import Traces
+from notifier.tracing import Tracing, exporting
 from notifier.worker import Worker
 
 
@@ -101,12 +102,17 @@ def open_templates(settings: Settings, channels: Mapping[str, Channel]) -> Templ
     return folder
 
 
-def open_publisher(settings: Settings) -> Publisher:
-    return Publisher(settings.redis_url, **_publishing(settings))
+def open_tracing(settings: Settings) -> AbstractContextManager[Tracing | None]:
+    """Spans, if the settings want any. Raises ConfigurationError when OpenTelemetry is not installed."""
+    return exporting() if settings.tracing else nullcontext()
 
 
-def open_async_publisher(settings: Settings) -> AsyncPublisher:
-    return AsyncPublisher(settings.redis_url, **_publishing(settings))
+def open_publisher(settings: Settings, tracing: Tracing | None = None) -> Publisher:
+    return Publisher(settings.redis_url, **_publishing(settings), tracing=tracing)
+
+
+def open_async_publisher(settings: Settings, tracing: Tracing | None = None) -> AsyncPublisher:
+    return AsyncPublisher(settings.redis_url, **_publishing(settings), tracing=tracing)
 
 
 def _publishing(settings: Settings) -> dict[str, Any]:
@@ -119,5 +125,7 @@ async def open_worker(
     runtime: Runtime, channels: Mapping[str, Channel], templates: TemplateFolder, roles: Sequence[str]
 ) -> AsyncIterator[Worker]:
     """A worker of these roles, not running yet. Raises ConfigurationError for an unknown role."""
-    async with open_async_publisher(runtime.settings) as publisher:
-        yield Worker(runtime.settings, runtime.client, runtime.keys, channels, templates, publisher, roles)
+    settings, client, keys = runtime.settings, runtime.client, runtime.keys
+    with open_tracing(settings) as tracing:
+        async with open_async_publisher(settings, tracing) as publisher:
+            yield Worker(settings, client, keys, channels, templates, publisher, roles, tracing)

@@ -37,7 +37,9 @@ from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
 from notifier.redaction import without_addresses
 from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, about, error_name
+from notifier.traced import TracedSender
 from notifier.traces import What, delivered, line, places
+from notifier.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,7 @@ class Deliveries:
         policy: Policy,
         graveyard: Graveyard,
         limits: Limits,
+        tracing: Tracing | None = None,
     ) -> None:
         self._keys = keys
         self._consumer = consumer
@@ -81,7 +84,8 @@ class Deliveries:
         self._policy = policy
         self._graveyard = graveyard
         self._concurrency = limits.concurrency
-        self._sender = Sender(consumer.queue, channel, render, limits.send_timeout)
+        sending = (consumer.queue, channel, render, limits.send_timeout)
+        self._sender = TracedSender(*sending, tracing=tracing) if tracing else Sender(*sending)
         self._hold_ms = int(limits.lane_hold / timedelta(milliseconds=1))
         self._inbox_limit = limits.inbox
         self._lanes = Lanes()

@@ -271,16 +271,23 @@ class EventBody(Model):
             raise PydanticCustomError("expires_at", "is not after deliver_at")
 
 
-_NOT_BODY: Final = {"recipient", "recipients"}
+_NOT_BODY: Final = {"recipient", "recipients", "traceparent"}
+
+TRACEPARENT: Final = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
+"""Version 00 of W3C Trace Context, section 3.2."""
 
 
 class Event(EventBody):
-    """One fact from a producer, for one `recipient` or up to 1,000 `recipients`."""
+    """One fact from a producer, for one `recipient` or up to 1,000 `recipients`.
+
+    `traceparent` is the trace that it is part of (W3C Trace Context); it travels beside the event.
+    """
 
     recipient: Annotated[Recipient | None, BeforeValidator(_recipient)] = None
     recipients: Annotated[
         tuple[Annotated[Recipient, BeforeValidator(_recipient)], ...], Field(max_length=MAX_RECIPIENTS)
     ] = ()
+    traceparent: Annotated[str | None, Field(pattern=TRACEPARENT)] = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:  # in the place of the body's: each costs a call
@@ -399,6 +406,8 @@ def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> 
             reason = "has a control character"
         elif loc[-1:] == ("type",):
             reason = "must match [a-z][a-z0-9_.]*"
+        elif loc[-1:] == ("traceparent",):
+            reason = "is not a traceparent of W3C Trace Context, version 00"
     return field, reason
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self, get_args
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, get_args
 
 from notifier.broker import meta
 from notifier.broker.connection import connect, connect_sync
@@ -35,6 +36,14 @@ Source = Event | Mapping[str, Any] | str | bytes
 
 Durability = Literal["memory", "fsync", "replicas"]
 """When a publish returns: the server has it in memory; on its disk (WAITAOF); on a replica too (WAIT)."""
+
+
+class PublishTracing(Protocol):
+    """Makes spans of OpenTelemetry: `notifier.tracing.Tracing`."""
+
+    def publishing(self, events: Sequence[Event]) -> AbstractContextManager[Sequence[str]]:
+        """Around the publishing of these; gives the traceparent of each, or nothing."""
+
 
 DEDUP_WINDOW: Final = timedelta(hours=24)
 BACKLOG_LIMIT: Final = 100_000
@@ -62,15 +71,26 @@ _Encoded = tuple[Event, bytes, list[bytes]]
 
 class _Chunk:
     """Events for recipients of one partition, as they go to the server in one call. `whose` holds the
-    number of each event and its recipient."""
+    number of each event and its recipient; `traces` the traceparents, by the place in `whose`."""
 
-    __slots__ = ("arguments", "partition", "seen", "whose")
+    __slots__ = ("arguments", "partition", "seen", "traces", "whose")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.seen: list[str] = []
         self.arguments: list[Argument] = []
         self.whose: list[tuple[int, str]] = []
+        self.traces: dict[int, str] | None = None
+
+    def trace(self, traceparent: str) -> None:
+        """Of the event that comes next."""
+        self.traces = self.traces or {}
+        self.traces[len(self.whose)] = traceparent
+
+    def all_traces(self) -> tuple[str, ...]:
+        """What the script takes behind all events: nothing, when none has a trace."""
+        traces = self.traces
+        return ("\n".join([traces.get(place, "") for place in range(len(self.whose))]),) if traces else ()
 
 
 class _Core:
@@ -86,6 +106,7 @@ class _Core:
         backlog_limit: int = BACKLOG_LIMIT,
         durability: Durability = "memory",
         timeout: timedelta = timedelta(seconds=5),
+        tracing: PublishTracing | None = None,
     ) -> None:
         """`backlog_limit` counts the waiting events of one partition; 0 means no limit. Without
         `partitions`, those of the installation count. Raises ConfigurationError."""
@@ -101,6 +122,7 @@ class _Core:
         self._durability = durability
         self._timeout = timeout
         self._timeout_ms = max(1, int(timeout / timedelta(milliseconds=1)) - 500)
+        self._tracing = tracing
         self._keys: Keys | None = None
 
     def _first_calls(self) -> tuple[list[Call], Command]:
@@ -121,12 +143,21 @@ class _Core:
         self._keys = meta.keys(self._namespace, self._partitions, replies[0])
         return self._keys
 
-    def _rounds(self, keys: Keys, events: Sequence[_Encoded]) -> Iterator[list[_Chunk]]:
+    def _traced(self, events: Sequence[_Encoded]) -> AbstractContextManager[Sequence[str | None]]:
+        """The traceparent of each event, if it has one."""
+        if self._tracing is None:
+            return nullcontext([event.traceparent for event, _, _ in events])
+        return self._tracing.publishing([event for event, _, _ in events])
+
+    def _rounds(
+        self, keys: Keys, events: Sequence[_Encoded], traces: Sequence[str | None]
+    ) -> Iterator[list[_Chunk]]:
         """What goes out in one round trip after the other."""
         chunks: list[_Chunk] = []
         filling: dict[int, _Chunk] = {}
         round_bytes = 0
         for number, (event, body, tos) in enumerate(events):
+            trace = traces[number]
             due = int(event.deliver_at.timestamp() * 1000) if event.deliver_at else ""
             expires = str(int(event.expires_at.timestamp() * 1000)) if event.expires_at else ""
             checked = checked_line(event.id, event.type, expires, body)
@@ -141,6 +172,8 @@ class _Core:
                 if chunk is None or len(chunk.whose) == _MAX_CALL_ENTRIES:
                     chunk = filling[partition] = _Chunk(partition)
                     chunks.append(chunk)
+                if trace:
+                    chunk.trace(trace)
                 chunk.seen.append(keys.seen(partition, event.id))
                 chunk.arguments += (due, recipient_id, checked, to, body)
                 chunk.whose.append((number, recipient_id))
@@ -158,7 +191,7 @@ class _Core:
                     keys.scheduled_items(chunk.partition),
                     *chunk.seen,
                 ),
-                (self._backlog_limit, self._window_ms, *chunk.arguments),
+                (self._backlog_limit, self._window_ms, *chunk.arguments, *chunk.all_traces()),
             )
             for chunk in chunks
         ]
@@ -256,9 +289,10 @@ class Publisher(_Core):
     def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._open()
         duplicates: dict[int, list[str]] = {}
-        for chunks in self._rounds(keys, events):
-            replies = run_all_sync(self._client, self._calls(keys, chunks), self._then())
-            self._settle(replies, chunks, duplicates)
+        with self._traced(events) as traces:
+            for chunks in self._rounds(keys, events, traces):
+                replies = run_all_sync(self._client, self._calls(keys, chunks), self._then())
+                self._settle(replies, chunks, duplicates)
         return _accepted(events, duplicates)
 
     def _open(self) -> Keys:
@@ -295,9 +329,10 @@ class AsyncPublisher(_Core):
     async def _publish(self, events: Sequence[_Encoded]) -> list[Accepted]:
         keys = self._keys or self._opened(await run_all(self._client, *self._first_calls()))
         duplicates: dict[int, list[str]] = {}
-        for chunks in self._rounds(keys, events):
-            replies = await run_all(self._client, self._calls(keys, chunks), self._then())
-            self._settle(replies, chunks, duplicates)
+        with self._traced(events) as traces:
+            for chunks in self._rounds(keys, events, traces):
+                replies = await run_all(self._client, self._calls(keys, chunks), self._then())
+                self._settle(replies, chunks, duplicates)
         return _accepted(events, duplicates)
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -26,6 +26,7 @@ from notifier.broker.entries import (
     entry_ms,
     heads,
     pack,
+    trace_of,
     values,
 )
 from notifier.broker.line import Argument
@@ -51,16 +52,22 @@ from notifier.redaction import redacted
 from notifier.routing import Route, Skip, route, view
 from notifier.traces import line, places, routed
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from notifier.tracing import Tracing
+
 log = structlog.get_logger(__name__)
 
 PROMOTE_AT_ONCE = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _NO_TRACES = ("", "", "", "")
+_FIELDS = 2 * len(EVENT_FIELDS)
 _REMEMBERED_BYTES = 2_000  # parsing a profile takes longer than all else that is done for a short event
 
 
 class _Event(NamedTuple):
-    """An entry that could be read. Times are Unix milliseconds, or 0."""
+    """An entry that could be read. Times are Unix milliseconds, or 0. `trace` is a traceparent, or empty."""
 
     message: Message
     id: str
@@ -69,6 +76,7 @@ class _Event(NamedTuple):
     expires_ms: int
     inline: Recipient
     body: bytes
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -81,6 +89,7 @@ class _Work:
     traced: list[bytes] = field(default_factory=list)
     traces: tuple[Argument, ...] = _NO_TRACES
     step: int = 0
+    spans: list[Span] = field(default_factory=list)
 
 
 class Router:
@@ -97,9 +106,11 @@ class Router:
         catalogue: Callable[[], Catalogue],
         recipients: Recipients,
         graveyard: Graveyard,
+        tracing: Tracing | None = None,
     ) -> None:
         self._keys = keys
         self._consumer = consumer
+        self._tracing = tracing
         self._channels = channels
         self._numbers = {name: number for number, name in enumerate(channels, start=1)}
         self._catalogue = catalogue
@@ -192,8 +203,22 @@ class Router:
             self._trace(work, event, recipient.id, plan, now_ms)
         if plan.deliveries:
             work.deliveries += (event.body, len(plan.deliveries))
-            work.deliveries += deliveries
+            work.deliveries += self._with_trace(work, event, deliveries)
         work.messages.append(message)
+
+    def _with_trace(self, work: _Work, event: _Event, words: list[Argument]) -> list[Argument]:
+        """The words of `_heads`, with the trace that goes on in the deliveries: that of our span, if we make
+        any, or the event's own."""
+        trace = event.trace
+        if self._tracing is not None:
+            span = self._tracing.routing(
+                self._consumer.queue, work.partition.number, (event.id, event.type), event.inline.id, trace
+            )
+            work.spans.append(span)
+            trace = self._tracing.traceparent(span)
+        if trace:
+            words[::2] = [f"{int(channel)} {trace}" for channel in words[::2]]
+        return words
 
     def _heads(self, event: _Event, recipient: Recipient, plan: Route) -> list[Argument]:
         """Channel number and head of each delivery."""
@@ -286,6 +311,8 @@ class Router:
         return Call(script("route"), keys, arguments)
 
     def _settle(self, work: _Work, reply: list[bytes] | BrokerError) -> None:
+        for span in work.spans:
+            span.end()
         if isinstance(reply, Fenced):
             self._consumer.lose(work.partition)
             return
@@ -360,8 +387,10 @@ def _parse(message: Message) -> _Event:
         failure, message.fields = split(message.fields)
         message.attempts, message.first_ms = failure.attempts, failure.first_ms
     version, to, event = values(message.fields, EVENT_FIELDS)
+    trace = trace_of(message.fields) if len(message.fields) > _FIELDS else ""
     if checked := Checked.of(version, event):
-        return _Event(message, checked.id, checked.type, 0, int(checked.expires_ms or 0), parse_to(to), event)
+        expires_ms = int(checked.expires_ms or 0)
+        return _Event(message, checked.id, checked.type, 0, expires_ms, parse_to(to), event, trace)
     if len(event) > MAX_EVENT_BYTES:
         raise InvalidEvent("event", f"has {len(event)} bytes as JSON; the limit is {MAX_EVENT_BYTES}")
     body = parse_body(event)
@@ -369,7 +398,7 @@ def _parse(message: Message) -> _Event:
         if name not in body.model_fields_set:
             raise InvalidEvent(name, "is missing")
     return _Event(
-        message, body.id, body.type, _ms(body.deliver_at), _ms(body.expires_at), parse_to(to), event
+        message, body.id, body.type, _ms(body.deliver_at), _ms(body.expires_at), parse_to(to), event, trace
     )
 
 

@@ -27,6 +27,7 @@ from notifier.recipients import Recipients
 from notifier.rendering import TemplateFolder
 from notifier.router import Router
 from notifier.settings import Settings
+from notifier.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Worker:
         templates: TemplateFolder,
         publisher: AsyncPublisher,
         roles: Sequence[str],
+        tracing: Tracing | None = None,
     ) -> None:
         """`publisher` is for alerts. Raises ConfigurationError for an unknown role."""
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -71,6 +73,7 @@ class Worker:
         self._channels = channels
         self._templates = templates
         self._publisher = publisher
+        self._tracing = tracing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises ConfigurationError when a channel can't be opened.
@@ -133,6 +136,7 @@ class Worker:
             catalogue=lambda: self._templates.catalogue,
             recipients=Recipients(self._client, self._keys, consumer.calls),
             graveyard=Graveyard(self._keys, EVENTS, final=queue != EVENTS),
+            tracing=self._tracing,
         )  # fmt: skip
 
     def _deliveries(self, queue: str, name: str, policy: Policy) -> tuple[Consumer, Handler]:
@@ -146,6 +150,7 @@ class Worker:
             limits=Limits(
                 settings.concurrency, settings.send_timeout, settings.lease_ttl, settings.inbox_limit
             ),
+            tracing=self._tracing,
         )  # fmt: skip
 
     def _alerter(self) -> Alerter:

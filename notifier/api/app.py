@@ -32,7 +32,13 @@ from notifier.api.middleware import Requests
 from notifier.api.openapi import Described, Description
 from notifier.api.paths import RawPaths
 from notifier.api.shared import Shared
-from notifier.bootstrap import open_async_publisher, open_channels, open_runtime, open_streams
+from notifier.bootstrap import (
+    open_async_publisher,
+    open_channels,
+    open_runtime,
+    open_streams,
+    open_tracing,
+)
 from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
@@ -58,15 +64,16 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with (
-            open_runtime(settings) as runtime,
-            open_async_publisher(settings) as publisher,
-            open_streams(runtime) as live,
-        ):
-            channels = open_channels(settings, environ)
-            catalogue = CurrentCatalogue(settings.templates, channels)
-            app.state.shared = Shared(runtime, publisher, channels, live, catalogue)
-            yield
+        with open_tracing(settings) as tracing:
+            async with (
+                open_runtime(settings) as runtime,
+                open_async_publisher(settings, tracing) as publisher,
+                open_streams(runtime) as live,
+            ):
+                channels = open_channels(settings, environ)
+                catalogue = CurrentCatalogue(settings.templates, channels)
+                app.state.shared = Shared(runtime, publisher, channels, live, catalogue)
+                yield
 
     app = FastAPI(
         title="notifier",

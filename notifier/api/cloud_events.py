@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from notifier.api.problems import Problem
 from notifier.errors import InvalidEvent
+from notifier.event import TRACEPARENT
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -30,8 +31,10 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
     "actor": "actor",
     "deliverat": "deliver_at",
     "expiresat": "expires_at",
+    "traceparent": "traceparent",
 }
-"""From an attribute to the field of an event; the last three are extensions of ours."""
+"""From an attribute to the field of an event. `actor` and what ends with `at` are extensions of ours,
+`traceparent` is the one for distributed tracing."""
 
 RECIPIENTS: Final = "recipients"
 """The extension with several ids, separated by commas, in place of `subject`."""
@@ -83,6 +86,8 @@ def as_event(cloud_event: object) -> dict[str, Any]:
         raise InvalidEvent("event", "is not a JSON object")
     _check_context(cloud_event)
     event = {field: cloud_event[name] for name, field in ATTRIBUTES.items() if name in cloud_event}
+    if not is_traceparent(event.get("traceparent")):
+        event.pop("traceparent", None)
     for name in ("subject", "actor"):
         if name in cloud_event and not isinstance(cloud_event[name], str):
             raise InvalidEvent(name, "is not a string")
@@ -96,6 +101,11 @@ def as_event(cloud_event: object) -> dict[str, Any]:
     if data is not None:
         event["data"] = data
     return event
+
+
+def is_traceparent(value: object) -> bool:
+    """What is none, or of a later version, is ignored: W3C Trace Context, section 4.3."""
+    return isinstance(value, str) and re.fullmatch(TRACEPARENT, value) is not None
 
 
 def attribute_of(field: str) -> str:

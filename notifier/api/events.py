@@ -73,7 +73,7 @@ def read(headers: Headers, body: bytes, id_of: Callable[[int], str] | None = Non
         if id_of:
             _give_ids(items, id_of)
         outcomes = [_outcome(_plain, item) for item in items]
-    batch = Batch(outcomes, is_list)
+    batch = Batch(_traced(outcomes, headers.get("traceparent")), is_list)
     if not is_list and isinstance(outcomes[0], InvalidEvent):
         raise outcomes[0]
     if sum(len(event.recipients) or 1 for event in batch.events) > MAX_NOTIFICATIONS:
@@ -106,6 +106,18 @@ def _content(headers: Headers, body: bytes) -> tuple[Any, bool]:
     if media_type != _JSON:
         raise _unsupported("content-type")
     return cloud_events.parsed(body), False
+
+
+def _traced(outcomes: list[Outcome], traceparent: str | None) -> list[Outcome]:
+    """Those that name no trace of their own are part of the request's."""
+    if not cloud_events.is_traceparent(traceparent):
+        return outcomes
+    return [
+        one.model_copy(update={"traceparent": traceparent})
+        if isinstance(one, Event) and one.traceparent is None
+        else one
+        for one in outcomes
+    ]
 
 
 def _unsupported(header: str) -> Problem:

@@ -6,19 +6,26 @@ that the producer's client encoded, untouched. The head is nine lines, which `De
 script's cost grows with the number of words that it hands on, so the small ones travel as one. A parked item
 and a scheduled item hold the same strings packed one after another; a dead letter has six fields about the
 failure before them.
+
+An event and a delivery may have one field more, `trace`: the traceparent of W3C Trace Context. A version that
+does not know it passes it over.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from operator import eq
 from typing import Final, NamedTuple
+
+from notifier.event import TRACEPARENT
 
 WIRE_VERSION: Final = b"1"
 EVENT_FIELDS: Final = (b"v", b"to", b"event")
 DELIVERY_FIELDS: Final = (b"head", b"event")
 FAILURE_FIELDS: Final = (b"error", b"reason", b"answer", b"attempts", b"first", b"last")
 FAILURE_WIDTH: Final = 2 * len(FAILURE_FIELDS)
+TRACE: Final = b"trace"
 
 
 class MalformedEntry(ValueError):
@@ -60,6 +67,18 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
         if name not in by_name:
             raise MalformedEntry(name.decode(), "is missing from the entry")
     return [by_name[name] for name in names]
+
+
+def trace_of(fields: Sequence[bytes]) -> str:
+    """The traceparent among the flat fields of an event or a delivery; empty, if there is none."""
+    for name, value in zip(fields[::2], fields[1::2], strict=False):
+        if name == TRACE:
+            text = value.decode(errors="replace")
+            return text if _TRACEPARENT.fullmatch(text) else ""
+    return ""
+
+
+_TRACEPARENT: Final = re.compile(TRACEPARENT)
 
 
 class Checked(NamedTuple):

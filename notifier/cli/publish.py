@@ -42,9 +42,13 @@ def publish(
     duplicates. With --new-ids such lines are new events in every run.
     """
     settings = read_settings()
-    from notifier.bootstrap import open_publisher
+    from notifier.bootstrap import open_publisher, open_tracing
 
-    with opened(file) as source, open_publisher(settings) as publisher:
+    with (
+        opened(file) as source,
+        open_tracing(settings) as tracing,
+        open_publisher(settings, tracing) as publisher,
+    ):
         run = _Run(source, publisher, settings, new_ids=new_ids)
         try:
             with _progress(run) as show:

@@ -10,6 +10,7 @@
 -- ARGV[1]  backlog limit (entries; 0: none)
 -- ARGV[2]  dedup window (ms; 0: none)
 -- ARGV[3+] for each event: due (ms, or empty for now), recipient id, v, to, event
+--          behind them, if any has one: the traceparent of each, or nothing, with line feeds between
 -- Returns for each event 1 (accepted) or 0 (duplicate); or {-1, waiting} when the queue is at its limit,
 -- and then nothing has changed.
 
@@ -33,8 +34,16 @@ local function packed(...)
   return table.concat(out)
 end
 
+local traces
+if (#ARGV - 2) % 5 == 1 then
+  traces = {}
+  for trace in string.gmatch(ARGV[#ARGV] .. '\n', '([^\n]*)\n') do
+    traces[#traces + 1] = trace
+  end
+end
+
 local results, at, now = {}, 3, nil
-for i = 4, 3 + (#ARGV - 2) / 5 do  -- not #KEYS: in a cluster one more is declared
+for i = 4, 3 + math.floor((#ARGV - 2) / 5) do  -- not #KEYS: in a cluster one more is declared
   local due, recipient, v, to, event = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   at = at + 5
   if window > 0 and redis.call('HSETNX', KEYS[i], recipient, '') == 0 then
@@ -46,10 +55,17 @@ for i = 4, 3 + (#ARGV - 2) / 5 do  -- not #KEYS: in a cluster one more is declar
       redis.call('PEXPIRE', KEYS[i], window)
     end
     now = now or server_ms()
+    local trace = traces and traces[i - 3] or ''
     if due ~= '' and tonumber(due) > now then
-      schedule(KEYS[2], KEYS[3], due, packed('events', 'v', v, 'to', to, 'event', event))
-    else
+      if trace == '' then
+        schedule(KEYS[2], KEYS[3], due, packed('events', 'v', v, 'to', to, 'event', event))
+      else
+        schedule(KEYS[2], KEYS[3], due, packed('events', 'v', v, 'to', to, 'event', event, 'trace', trace))
+      end
+    elseif trace == '' then
       redis.call('XADD', KEYS[1], '*', 'v', v, 'to', to, 'event', event)
+    else
+      redis.call('XADD', KEYS[1], '*', 'v', v, 'to', to, 'event', event, 'trace', trace)
     end
     results[i - 3] = 1
   end

@@ -10,7 +10,7 @@
 -- then the number of entries, and their ids
 -- then four words about traces, see includes/trace.lua; all are empty when there are none
 -- then for each event that is delivered: event, number of deliveries, and for each of those: channel
---   (1-based), head
+--   (1-based; with a blank and a traceparent behind it, if there is one), head
 -- Returns the suppressed ones as {channel, head, ...}, or the error FENCED.
 
 -- include fence
@@ -47,11 +47,17 @@ while at <= last do
   local event, deliveries = ARGV[at], tonumber(ARGV[at + 1])
   at = at + 2
   for i = at, at + 2 * deliveries - 2, 2 do
-    local channel, head = tonumber(ARGV[i]), ARGV[i + 1]
+    local channel, head, trace = tonumber(ARGV[i]), ARGV[i + 1], nil
+    if not channel then
+      channel, trace = string.match(ARGV[i], '^(%d+) (.+)$')
+      channel = tonumber(channel)
+    end
     if suppressions and is_suppressed(ARGV[4 + channel], head) then
       skipped[#skipped + 1] = ARGV[4 + channel]
       skipped[#skipped + 1] = head
       lines = lines .. suppressed_line(ARGV[4 + channel], head)
+    elseif trace then
+      call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event, 'trace', trace)
     else
       call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event)
     end
