@@ -3,6 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { build, transform } = createRequire(join(root, ".peers/node_modules/esbuild/"))("esbuild");
@@ -43,3 +44,4 @@ const { outputFiles } = await build({
 });
 const code = outputFiles[0].text.replace(/(?<=")--_[\w-]+/g, short);
 await writeFile(process.argv[2] ?? join(root, "notifier/web/notifier-inbox.js"), code);
+console.log(`notifier-inbox.js: ${Buffer.byteLength(code)} bytes, ${gzipSync(code, { level: 9 }).length} on the wire`);
