@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from notifier.keys import Keys
-from notifier.local.broker import EmbeddedBroker
+from notifier.local.broker import EmbeddedBroker, free_port
 from notifier.local.dev import PORTS
 from tests.docs.blocks import ROOT
 from tests.docs.reader import DEV_PORT, Reader
@@ -77,5 +77,5 @@ def test_the_snippets_of_a_reference_run(path: str, tmp_path: Path, broker: Embe
 @pytest.mark.slow
 @pytest.mark.usefixtures("redis_url")
 def test_a_reader_can_follow_the_way_to_production(tmp_path: Path, broker: EmbeddedBroker) -> None:
-    with Reader(tmp_path, {DEV_PORT: broker.port}) as reader:
-        assert reader.follow(DOCS / "how-to/run-in-production.md") >= 3
+    with Reader(tmp_path, {DEV_PORT: broker.port, 8080: free_port()}) as reader:
+        assert reader.follow(DOCS / "how-to/run-in-production.md") >= 6
