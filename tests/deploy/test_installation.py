@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from notifier.local.mailbox import Mail, MailboxServer
-from tests.support.cluster import Cluster, Pod
+from tests.support.cluster import Cluster
 from tests.support.ledger import Line, judge
 from tests.support.manifests import overlay, workloads
+from tests.support.pod import Pod
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="takes all of 127.0.0.0/8 as this machine")

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,7 +28,7 @@ from tests.support.autoscaler import Autoscaler
 from tests.support.channels import LedgerChannel
 from tests.support.cluster import Cluster
 from tests.support.ledger import Ledger, judge, leftovers
-from tests.support.manifests import named, overlay
+from tests.support.manifests import Doc, named, of_kind, overlay
 from tests.support.service import address_of
 from tests.support.waiting import until
 
@@ -38,9 +38,8 @@ WAVES = int(os.environ.get("NOTIFIER_SCALE_WAVES", "1"))
 SECONDS = float(os.environ.get("NOTIFIER_SCALE_SECONDS", "0"))
 SPEED = float(os.environ.get("NOTIFIER_SCALE_SPEED", "60"))
 PEOPLE = 200
-BEHIND = 3_100
-"""So many events are not delivered during a wave: a worker has 200 in hand, 2,900 wait, and 500 a worker are
-allowed to."""
+WAITING = 2_900
+"""What waits as a wave begins, beside what workers have in hand; 500 for each worker are allowed to."""
 EMAIL = "notifier-email"
 
 
@@ -66,7 +65,6 @@ async def control(cluster: Cluster, scaler: Autoscaler, seen: Watched) -> None:
     """As the controllers do, for ever."""
     scaling: list[asyncio.Task[None]] = []
     replicas = len(cluster.of(EMAIL))
-    seen.replicas.append(replicas)
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
         try:
             while True:
@@ -86,11 +84,12 @@ async def control(cluster: Cluster, scaler: Autoscaler, seen: Watched) -> None:
 class Load:
     """Events for people whose mails take 50 ms, and what each of them is to get, in order."""
 
-    def __init__(self, publisher: AsyncPublisher, ledger: Ledger) -> None:
+    def __init__(self, publisher: AsyncPublisher, ledger: Ledger, in_hand: int) -> None:
         self.published: dict[str, list[str]] = {}
         self.count = 0
         self._publisher = publisher
         self._ledger = ledger
+        self._in_hand = in_hand
         self._delivered = 0
         self._read = 0
 
@@ -104,9 +103,9 @@ class Load:
         self._delivered += noted.count(b"\n")
         return self.count - self._delivered
 
-    async def top_up(self) -> None:
-        """Until so many are behind."""
-        missing = BEHIND - self.behind
+    async def top_up(self, workers: int) -> None:
+        """Until so many wait, with so many workers that have their hands full."""
+        missing = WAITING + workers * self._in_hand - self.behind
         for start in range(0, missing, 200):
             events = []
             for _ in range(min(200, missing - start)):
@@ -119,10 +118,11 @@ class Load:
 
     async def wave(self, seen: Watched, workers: int) -> None:
         """Until there have been so many workers, and as long as it is to take."""
-        end = time.monotonic() + SECONDS
-        start = len(seen.replicas)
+        end, give_up = time.monotonic() + SECONDS, time.monotonic() + SECONDS + 60
+        start, before = len(seen.replicas), seen.replicas[-1]
         while max(seen.replicas[start:], default=0) < workers or time.monotonic() < end:
-            await self.top_up()
+            assert time.monotonic() < give_up, seen.replicas
+            await self.top_up(before)
             await asyncio.sleep(0.1)
 
 
@@ -149,9 +149,9 @@ async def test_a_backlog_brings_six_workers_and_its_end_leaves_two(tmp_path: Pat
         ):
             await cluster.apply("notifier-api", "notifier-router", EMAIL)
             assert len(cluster.of(EMAIL)) == 1
-            load, seen = Load(publisher, ledger), Watched()
+            load, seen = Load(publisher, ledger, in_hand_of(docs)), Watched([1])
             scaler = Autoscaler(named(docs, "ScaledObject", EMAIL), cluster.resolve, speed=SPEED)
-            await load.top_up()
+            await load.top_up(1)
             controlling = asyncio.create_task(control(cluster, scaler, seen))
             for _ in range(WAVES):
                 await load.wave(seen, 6)
@@ -168,6 +168,12 @@ async def test_a_backlog_brings_six_workers_and_its_end_leaves_two(tmp_path: Pat
     assert len({line.pid for line in ledger.lines()}) >= 6, "each worker had its share"
     assert [(pod.name, pod.code, pod.restarts) for pod in pods if pod.code or pod.restarts] == []
     ledger.close()
+
+
+def in_hand_of(docs: Sequence[Doc]) -> int:
+    """The setting of the pods."""
+    [settings] = [doc["data"] for doc in of_kind(docs, "ConfigMap") if "NOTIFIER_IN_HAND" in doc["data"]]
+    return int(settings["NOTIFIER_IN_HAND"])
 
 
 def is_at_rest(cluster: Cluster, seen: Watched) -> bool:

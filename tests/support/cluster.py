@@ -15,63 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from notifier.local.broker import end_with_parent, server_binary
-from tests.support.manifests import ROOT, Doc, named, of_kind, pod_labels, ports, selects, workloads
+from tests.support.manifests import Doc, named, of_kind, pod_labels, ports, selects, workloads
+from tests.support.pod import Machine, Pod
 from tests.support.waiting import until
 
-_IMAGE_ENV = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]}
 _BACKOFF = 5.0  # seconds; a cluster begins with 10
 
 StandIns = Mapping[str, Mapping[str, int]]
 """Of an image without its tag: by the name of each port, where the test serves it on 127.0.0.1."""
-
-
-@dataclass(eq=False)
-class Pod:
-    """`code` is how its process ended when the pod was stopped, and `took` how many seconds that took."""
-
-    name: str
-    ip: str
-    workload: Doc
-    folder: Path
-    process: subprocess.Popen[bytes] | None = None
-    is_ready: bool = False
-    is_ending: bool = False
-    restarts: int = 0
-    code: int | None = None
-    took: float = 0.0
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        spec: Mapping[str, Any] = self.workload["spec"]["template"]["spec"]
-        return spec
-
-    @property
-    def container(self) -> Mapping[str, Any]:
-        container: Mapping[str, Any] = self.spec["containers"][0]
-        return container
-
-    @property
-    def log(self) -> str:
-        path = self.folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
 
 class Cluster:
@@ -91,10 +55,8 @@ class Cluster:
         self.pods: list[Pod] = []
         self.least: dict[str, int] = {}
         """How few pods of a workload were ready at once, since it first had all of them."""
-        self._folder = folder
-        self._secret = secret
+        self._machine = Machine(docs, folder, secret, self.resolve, more or {})
         self._stand_ins = stand_ins or {}
-        self._more = more or {}
         self._speed = speed
         self._replicas: dict[str, int] = {}
         self._addresses = self._free_addresses()
@@ -199,7 +161,7 @@ class Cluster:
     def _new(self, doc: Doc) -> Pod:
         ip = next(self._addresses)
         name = f"{doc['metadata']['name']}-{ip.rpartition('.')[2]}"
-        pod = Pod(name, ip, doc, self._folder / name)
+        pod = Pod(name, ip, doc, self._machine.folder / name)
         pod.folder.mkdir(parents=True)
         self.pods.append(pod)
         if pod.container["image"].partition(":")[0] in self._stand_ins:
@@ -211,7 +173,7 @@ class Cluster:
     async def _kubelet(self, pod: Pod) -> None:
         """Starts the process again and again, as `restartPolicy: Always` does."""
         while not pod.is_ending:
-            pod.process = self._run(pod)
+            pod.process = self._machine.run(pod)
             async with asyncio.TaskGroup() as tasks:
                 probing = tasks.create_task(self._probe_all(pod, pod.process))
                 await until(lambda process=pod.process: process.poll() is not None, deadline=3_600)
@@ -222,59 +184,6 @@ class Cluster:
             pod.restarts += 1
             self._note(pod)
             await asyncio.sleep(_BACKOFF / self._speed)
-
-    def _run(self, pod: Pod) -> subprocess.Popen[bytes]:
-        mounts = self._mounts(pod)
-        environ = self._environ(pod, mounts)
-        words = [*pod.container.get("command", ()), *pod.container.get("args", ())]
-        words = [_expanded(word, environ).replace("0.0.0.0", pod.ip) for word in words]
-        words = [_mounted(word, mounts) for word in words]
-        if "command" not in pod.container:
-            words = [sys.executable, "-m", "notifier.cli", *words]
-        elif words[0] == "valkey-server":
-            words[0] = str(server_binary())
-        parent = os.getpid()
-        with (pod.folder / "log").open("ab") as said:
-            return subprocess.Popen(
-                words,
-                cwd=pod.folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                preexec_fn=lambda: end_with_parent(parent),  # noqa: PLW1509 - no thread is needed in the child
-            )
-
-    def _mounts(self, pod: Pod) -> dict[str, Path]:
-        """The folder of each mount path."""
-        volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", ())}
-        found = {}
-        for mount in pod.container.get("volumeMounts", ()):
-            volume = volumes.get(mount["name"], {})
-            if "configMap" in volume:
-                folder = pod.folder / mount["name"]
-                if not folder.exists():
-                    data = named(self.docs, "ConfigMap", volume["configMap"]["name"])["data"]
-                    _write_config_map(folder, data, volume["configMap"].get("items"))
-            else:  # a claim outlives its pod; what is empty at first need not
-                folder = self._folder / f"{pod.workload['metadata']['name']}-{mount['name']}"
-                folder.mkdir(exist_ok=True)
-            found[mount["mountPath"]] = folder
-        return found
-
-    def _environ(self, pod: Pod, mounts: Mapping[str, Path]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for source in pod.container.get("envFrom", ()):
-            found |= named(self.docs, "ConfigMap", source["configMapRef"]["name"])["data"]
-        for one in pod.container.get("env", ()):
-            if "value" in one:
-                found[one["name"]] = _expanded(one["value"], found)
-                continue
-            reference = one["valueFrom"]["secretKeyRef"]
-            if reference["key"] in self._secret or not reference.get("optional"):
-                found[one["name"]] = self._secret[reference["key"]]
-        found = {name: _mounted(self.resolve(value), mounts) for name, value in found.items()}
-        return _IMAGE_ENV | found | (self._more if "command" not in pod.container else {})
 
     # Probes.
 
@@ -411,29 +320,3 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _unprivileged(port: int) -> int:
     return port if port >= 1_024 else port + 8_000
-
-
-def _expanded(text: str, environ: Mapping[str, str]) -> str:
-    """`$(NAME)` of what was defined before, as Kubernetes does it; what is unknown stays."""
-    return re.sub(r"\$\((\w+)\)", lambda found: environ.get(found[1], found[0]), text)
-
-
-def _mounted(text: str, mounts: Mapping[str, Path]) -> str:
-    for path, folder in mounts.items():
-        if text == path or text.startswith(f"{path}/"):
-            return f"{folder}{text.removeprefix(path)}"
-    return text
-
-
-def _write_config_map(
-    folder: Path, data: Mapping[str, str], items: Sequence[Mapping[str, str]] | None
-) -> None:
-    """As the kubelet lays it out: a folder with a date, a link to it, and links through that one."""
-    dated = folder / "..2026_01_01_00_00_00.000000001"
-    for item in items or [{"key": key, "path": key} for key in data]:
-        path = dated / item["path"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(data[item["key"]])
-    (folder / "..data").symlink_to(dated.name)
-    for entry in dated.iterdir():
-        (folder / entry.name).symlink_to(Path("..data") / entry.name)
