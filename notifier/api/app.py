@@ -29,7 +29,7 @@ from notifier.api import (
 from notifier.api.access import check_origin, open_access
 from notifier.api.catalogue import CurrentCatalogue
 from notifier.api.middleware import Requests
-from notifier.api.openapi import Described, Description
+from notifier.api.openapi import TAGS, Described, Description, operation_id
 from notifier.api.paths import RawPaths
 from notifier.api.shared import Shared
 from notifier.bootstrap import (
@@ -84,6 +84,8 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Described],
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
     )
     app.state.access = open_access(settings)
     for router in _ROUTERS:

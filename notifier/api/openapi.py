@@ -12,10 +12,21 @@ from functools import cached_property
 from typing import Any, Final
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 
 from notifier.api.problems import Problem, responses
 
 _METHODS: Final = ("get", "put", "post", "patch", "delete")
+TAGS: Final = [
+    {"name": "events", "description": "Publishing, and what became of it"},
+    {"name": "recipients", "description": "Who can be told, and how"},
+    {"name": "devices", "description": "Browsers and apps that a push reaches"},
+    {"name": "preferences", "description": "What recipients want to be told"},
+    {"name": "suppressions", "description": "Addresses that are passed over"},
+    {"name": "inbox", "description": "What users read, change and choose, with a token of their own"},
+    {"name": "operations", "description": "Queues and dead letters"},
+    {"name": "health", "description": "For supervisors and Prometheus"},
+]
 _CHECKED: Final = "/v1/"
 """Below this, a query parameter that is not known is refused: a filter that is misspelt would select all."""
 
@@ -81,6 +92,11 @@ async def _check(request: Request) -> None:
 
 Described: Final = Depends(_check)
 """A dependency of every route: what is asked for is what the document knows."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """What generators of clients make names of: events_publish."""
+    return "_".join(str(name) for name in (*route.tags[:1], route.name))
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
