@@ -26,7 +26,6 @@ class Subscription:
 
     __slots__ = (
         "_feed",
-        "_hint",
         "_left",
         "_look_again",
         "_update",
@@ -56,7 +55,6 @@ class Subscription:
         self.ended = False
         self._feed = feed
         self._left = left
-        self._hint = ""
         self._look_again = False
         self._update: Update | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -76,7 +74,7 @@ class Subscription:
         if self.ended:
             raise Ended
         update, self._update = self._update, None
-        if update is not None and (update.more or self._look_again or self._has_heard_of_more()):
+        if update is not None and (update.more or self._look_again):
             self._look_again = False
             self._feed.look(self)
         return update
@@ -109,18 +107,13 @@ class Subscription:
 
     def hear(self, position: str) -> None:
         """There is a change of this position."""
-        if not self._hint or order(position) > order(self._hint):
-            self._hint = position
-        if self.is_ready and self._has_heard_of_more():
+        if not self.position or order(position) > order(self.position):
             self._feed.look(self)
 
     def give(self, update: Update) -> None:
         self.position = update.position
         self._update = update
         self._wake()
-
-    def _has_heard_of_more(self) -> bool:
-        return bool(self._hint) and (not self.position or order(self._hint) > order(self.position))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
