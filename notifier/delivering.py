@@ -36,7 +36,7 @@ from notifier.lanes import Lane, Lanes
 from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
 from notifier.redaction import without_addresses
-from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, about, error_name
+from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, error_name
 from notifier.traced import TracedSender
 from notifier.traces import What, delivered, line, places
 from notifier.tracing import Tracing
@@ -293,7 +293,7 @@ class Deliveries:
             return
         if outcome is EXPIRED:
             metrics.SKIPPED.labels("expired").inc()
-            log.info("delivery_expired", **about(self._consumer.queue, message))
+            log.info("delivery_expired", **self._sender.about(partition, message))
             self._trace(partition, message, "expired")
         else:
             self._tell_delivered(partition, message, outcome.answer, self._sender.ended)
@@ -310,7 +310,7 @@ class Deliveries:
         self._delivered.observe((now_ms - int(entry.accepted_ms)) / 1000)
         attempt = message.attempts + 1
         if self._tells_deliveries:
-            log.debug("delivered", answer=without_addresses(answer), **about(self._consumer.queue, message))
+            log.debug("delivered", answer=without_addresses(answer), **self._sender.about(partition, message))
         if answer:
             self._trace(partition, message, "delivered", attempt=attempt, answer=answer)
         elif self._traces:
@@ -341,7 +341,7 @@ class Deliveries:
         self._consumer.commit(partition)
 
     def _failed(self, partition: Partition, lane: Lane, message: Message, failure: DeliveryError) -> None:
-        about_it = about(self._consumer.queue, message)
+        about_it = self._sender.about(partition, message)
         message.attempts += 1
         now = partition.server_ms()
         message.first_ms = message.first_ms or now
@@ -386,7 +386,7 @@ class Deliveries:
             field = suppression_field(self._channel.name, rid, key)
             reason = encode_suppression(failure.answer or failure.reason, failure.last_ms)
             commands.append(("HSET", self._keys.suppressed(partition.number), field, reason))
-        about_it = about(self._consumer.queue, message) | {"attempt": failure.attempts}
+        about_it = self._sender.about(partition, message) | {"attempt": failure.attempts}
         self._graveyard.tell(failure, **about_it, suppressed=suppress)
         self._trace_failure(partition, message, failure)
         self._take_off(partition, lane, message, commands)
@@ -395,7 +395,9 @@ class Deliveries:
         """Dead-letters an entry that never got into a lane."""
         kind = message.entry.type
         partition.move(message.id, self._graveyard.commands(partition.number, kind, failure, message.fields))
-        self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
+        self._graveyard.tell(
+            failure, queue=self._consumer.queue, partition=partition.number, entry=message.id.decode()
+        )
         if kind:
             self._trace_failure(partition, message, failure)
         self._consumer.commit(partition)

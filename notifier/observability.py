@@ -15,6 +15,8 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from notifier.redaction import traceback_without_addresses
+
 LogFormat = Literal["console", "json"]
 
 _LEVELS: Final[Mapping[str, int]] = {
@@ -44,10 +46,12 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Takes user names and passwords out of the URLs in all texts, tracebacks included."""
+    """Takes user names and passwords out of the URLs in all texts, and addresses out of tracebacks."""
     for name, value in event.items():
         if isinstance(value, str) and "@" in value:
             event[name] = _CREDENTIALS.sub("***", value)
+    if isinstance(said := event.get("exception"), str):
+        event["exception"] = traceback_without_addresses(said)
     return event
 
 

@@ -20,5 +20,11 @@ def without_addresses(text: str) -> str:
     return _MAILBOX.sub("<address>", _URL.sub(r"\1…", text))
 
 
+def traceback_without_addresses(text: str) -> str:
+    """The same for a traceback, where hosts and users of servers stay: they say what went wrong."""
+    return _IN_TRACEBACK.sub("<address>", _URL.sub(r"\1…", text))
+
+
+_IN_TRACEBACK = re.compile(r"(?<![\w/*.+-])[\w.+-]+@[\w-]+\.[\w.-]+")
 _MAILBOX = re.compile(r"[^\s<>()\[\]:;,\"']+@[^\s<>()\[\]:;,\"']+")
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://(?:[^\s/<>\"'@]*@)?[^\s/<>\"']+/)[^\s<>\"']+")

@@ -50,6 +50,7 @@ from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
 from notifier.redaction import redacted
 from notifier.routing import Route, Skip, route, view
+from notifier.sending import trace_field
 from notifier.traces import line, places, routed
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ class Router:
                 attempt=failure.attempts, reason=f"{error}: {reason}",
             )  # fmt: skip
             partition.traced.append(words)
-        self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode())
+        about = _about(partition, event) if event else {"partition": partition.number}
+        self._graveyard.tell(failure, queue=self._consumer.queue, entry=message.id.decode(), **about)
         self._consumer.commit(partition)
 
     # Fanning out.
@@ -194,11 +196,11 @@ class Router:
             plan = route(recipient, kind, self._channels, expired=0 < event.expires_ms <= now_ms)
             deliveries = self._heads(event, recipient, plan)
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
-            log.exception("routing_raised", event_id=event.id, type=event.type)
+            log.exception("routing_raised", **_about(work.partition, event))
             self._bury(work.partition, message, type(error).__name__, str(error), event)
             return
         for skip in plan.skips:
-            self._tell_skip(skip, event)
+            self._tell_skip(work.partition, skip, event)
         if self._consumer.keep_traces_ms:
             self._trace(work, event, recipient.id, plan, now_ms)
         if plan.deliveries:
@@ -242,12 +244,9 @@ class Router:
             where = places([(skip.channel, "")])
             work.traced.append(line(event.id, recipient_id, now_ms, "skipped", where, reason=skip.reason))
 
-    def _tell_skip(self, skip: Skip, event: _Event) -> None:
+    def _tell_skip(self, partition: Partition, skip: Skip, event: _Event) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()
-        log.info(
-            "delivery_skipped", reason=skip.reason, channel=skip.channel,
-            event_id=event.id, type=event.type, recipient=redacted(event.inline.id),
-        )  # fmt: skip
+        log.info("delivery_skipped", reason=skip.reason, channel=skip.channel, **_about(partition, event))
 
     async def _send(self, works: list[_Work]) -> None:
         """Sends until every script has run. The scripts pass over what an earlier try has done."""
@@ -325,7 +324,8 @@ class Router:
             metrics.SKIPPED.labels("suppressed").inc()
             log.info(
                 "delivery_skipped", reason="suppressed", channel=channel.decode(),
-                event_id=entry.id.decode(), type=entry.type.decode(), recipient=redacted(entry.recipient),
+                partition=work.partition.number, event_id=entry.id.decode(), type=entry.type.decode(),
+                recipient=redacted(entry.recipient),
             )  # fmt: skip
 
     # What is due.
@@ -369,6 +369,17 @@ class Router:
     def forget(self, partition: Partition) -> None:
         if task := self._insisting.pop(partition, None):
             task.cancel()
+
+
+def _about(partition: Partition, event: _Event) -> dict[str, str | int]:
+    """What a log line says of an event: nothing of the recipient but a digest."""
+    return {
+        "partition": partition.number,
+        "event_id": event.id,
+        "type": event.type,
+        "recipient": redacted(event.inline.id),
+        **trace_field(event.trace),
+    }
 
 
 def _profile(stored: bytes) -> Recipient:

@@ -12,7 +12,7 @@ import structlog
 
 from notifier import metrics
 from notifier.breaker import Breaker
-from notifier.broker.entries import Message
+from notifier.broker.entries import Message, trace_of
 from notifier.broker.partition import Partition, State
 from notifier.channel import (
     Channel,
@@ -114,7 +114,7 @@ class Sender:
                 if not isinstance(outcome, Sent):
                     raise TypeError(f"send returned {type(outcome).__name__}, not Sent")
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
-                outcome = self._outcome_of(error, runner, message)
+                outcome = self._outcome_of(error, runner, partition, message)
             finally:
                 took = self._returned(runner, partition)
             if not isinstance(outcome, Unrenderable):
@@ -158,7 +158,11 @@ class Sender:
         return took
 
     def _outcome_of(
-        self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
+        self,
+        error: Exception | asyncio.CancelledError,
+        runner: Runner,
+        partition: Partition,
+        message: Message,
     ) -> DeliveryError:
         if isinstance(error, DeliveryError):
             return error
@@ -166,10 +170,14 @@ class Sender:
             return Unrenderable(str(error))
         if isinstance(error, InvalidInput):
             return PermanentFailure(f"the entry does not hold an event: {error}")
-        return self._raised(error, runner, message)
+        return self._raised(error, runner, partition, message)
 
     def _raised(
-        self, error: Exception | asyncio.CancelledError, runner: Runner, message: Message
+        self,
+        error: Exception | asyncio.CancelledError,
+        runner: Runner,
+        partition: Partition,
+        message: Message,
     ) -> TransientFailure:
         """A channel's bug is an outcome too: retried, then dead-lettered. A future of its own that was
         cancelled is such a bug; that somebody cancels us is not."""
@@ -180,8 +188,22 @@ class Sender:
                     return TransientFailure(f"no outcome within {self._timeout:g} s")
             if runner.task.cancelling():
                 raise error
-        log.error("channel_raised", exc_info=error, **about(self._queue, message))
+        log.error("channel_raised", exc_info=error, **self.about(partition, message))
         return TransientFailure(f"{type(error).__name__}: {error}")
+
+    def about(self, partition: Partition, message: Message) -> dict[str, str | int]:
+        """What a log line says of a delivery: no address, no name, nothing of the recipient but a digest."""
+        entry = message.entry
+        return {
+            "queue": self._queue,
+            "partition": partition.number,
+            "event_id": entry.id.decode(errors="replace"),
+            "type": entry.type.decode(errors="replace"),
+            "recipient": redacted(entry.recipient),
+            "delivery": delivery_id(self._channel.name, message),
+            "attempt": message.attempts + 1,
+            **trace_field(trace_of(message.fields)),
+        }
 
     def _answered(self, outcome: Sent | DeliveryError, *, is_probe: bool) -> None:
         if not isinstance(outcome, Unrenderable):
@@ -205,13 +227,14 @@ def error_name(failure: DeliveryError) -> str:
     return "TemplateError" if isinstance(failure, Unrenderable) else type(failure).__name__
 
 
-def about(queue: str, message: Message) -> dict[str, str | int]:
-    """What a log line says of a message: no address, no name, nothing of the recipient but a digest."""
-    entry = message.entry
-    return {
-        "queue": queue,
-        "event_id": entry.id.decode(errors="replace"),
-        "type": entry.type.decode(errors="replace"),
-        "recipient": redacted(entry.recipient),
-        "attempt": message.attempts + 1,
-    }
+def delivery_id(channel: str, message: Message) -> str:
+    """`Delivery.id`; empty for an entry that is not UTF-8."""
+    try:
+        return Delivery(channel, message.entry, 1).id
+    except UnicodeDecodeError:
+        return ""
+
+
+def trace_field(traceparent: str) -> dict[str, str]:
+    """What a log line says of the trace, if there is one."""
+    return {"trace_id": traceparent[3:35]} if traceparent else {}

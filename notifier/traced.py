@@ -9,7 +9,7 @@ from notifier.broker.entries import Message
 from notifier.broker.partition import Partition
 from notifier.channel import Address, Block, Channel, Delivery, DeliveryError, Sent
 from notifier.event import EventBody, Recipient
-from notifier.sending import EXPIRED, Render, Runner, Sender, error_name
+from notifier.sending import EXPIRED, Render, Runner, Sender, delivery_id, error_name
 from notifier.tracing import Tracing
 
 
@@ -29,8 +29,8 @@ class TracedSender(Sender):
     async def attempt(
         self, runner: Runner, partition: Partition, message: Message
     ) -> Sent | DeliveryError | None:
-        delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
-        with self._tracing.delivering(self._queue, message, partition.number, delivery.id) as span:
+        name = delivery_id(self._channel.name, message)
+        with self._tracing.delivering(self._queue, message, partition.number, name) as span:
             outcome = await super().attempt(runner, partition, message)
             if isinstance(outcome, DeliveryError):
                 span.set_attribute("notifier.outcome", error_name(outcome))

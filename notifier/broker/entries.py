@@ -104,7 +104,7 @@ class Checked(NamedTuple):
         except UnicodeDecodeError:
             first, lines = "", []
         if first.encode() != WIRE_VERSION:
-            raise MalformedEntry("v", f"wire format {version.decode(errors='replace')[:20]} is not known")
+            raise MalformedEntry("v", _unknown(version.split(b"\n")[0]))
         if len(lines) != len(cls._fields) or not lines[1] or not (lines[2].isdigit() or not lines[2]):
             raise MalformedEntry("v", "does not have the lines of a checked event")
         if not lines[0]:
@@ -152,11 +152,16 @@ class DeliveryEntry(NamedTuple):
             head, event = values(fields, DELIVERY_FIELDS)
         lines = head.split(b"\n")
         if lines[0] != WIRE_VERSION:
-            raise MalformedEntry("head", f"wire format {lines[0].decode(errors='replace')[:20]} is not known")
+            raise MalformedEntry("head", _unknown(lines[0]))
         if len(lines) != _HEAD_LINES or not lines[7].isdigit() or (lines[8] and not lines[8].isdigit()):
             raise MalformedEntry("head", "does not have the lines of a delivery")
         lines[0] = event
         return tuple.__new__(cls, lines)  # what _make does, and it looks at the length again
+
+
+def _unknown(version: bytes) -> str:
+    # Whatever else stands there may be about people, and this goes to the log.
+    return f"wire format {version[:9].decode() if version[:9].isdigit() else '?'} is not known"
 
 
 _HEAD_LINES = len(DeliveryEntry._fields)  # the version instead of the event
