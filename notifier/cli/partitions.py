@@ -126,7 +126,10 @@ async def _survey(client: Client, namespace: str, partitions: int) -> tuple[Inve
 
 
 def _counts(found: Inventory) -> dict[str, int]:
-    return {what: count for what, count in sorted(found.counts.items()) if what and count}
+    told = dict(sorted(found.counts.items()))
+    if found.closed:  # what has these names then only says that it was moved
+        told = {what: count for what, count in told.items() if what not in {"events", "suppressed"}}
+    return told
 
 
 def _table(counts: object, column: str = "moved") -> None:

@@ -46,7 +46,8 @@ class Layout:
 
 @dataclass(slots=True)
 class Inventory:
-    """The keys of a layout, by what they are; names only of those whose number does not grow with recipients.
+    """How many keys of a layout there are, by what they are; names only of those whose number does not grow
+    with recipients.
 
     `unknown` are keys in a partition that this version does not know how to move.
     """
@@ -64,10 +65,8 @@ class Inventory:
             self.streams.setdefault(name.suffix, []).append(name)
         elif name.rest == "moved":
             self.closed.add(name.partition)
-        self.counts[_called(name)] += name.kind is not Kind.LEFT or name.rest == EVENTS
-
-    def movable(self) -> int:
-        return sum(count for kind, count in self.counts.items() if kind)
+        if called := _called(name):
+            self.counts[called] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +249,8 @@ def _called(name: Name) -> str:
     if name.kind is Kind.WHOLE:
         word = name.rest.partition(":")[0]
         return word if word in {"recipient", "inbox", "idempotency"} else "parked lanes"
-    if name.kind in {Kind.LEASE, Kind.LEFT}:
+    if name.kind is Kind.LEFT:  # these two make room under another name when their partition is closed
+        return name.rest if name.rest in {EVENTS, "suppressed"} else ""
+    if name.kind is Kind.LEASE:
         return ""
     return name.kind.name.lower()
