@@ -70,17 +70,26 @@ async def _view(parts: Shared, recipient: Recipient) -> PreferencesView:
     return PreferencesView(preferences=recipient.preferences, categories=[_category(one) for one in found])
 
 
+def _nobody() -> Problem:
+    return Problem(404, "no profile is stored under this id")
+
+
 def _category(one: Category) -> CategoryView:
     return CategoryView(
         category=one.name, mandatory=one.mandatory, types=list(one.types), channels=dict(one.channels)
     )
 
 
-async def _change(parts: Shared, recipient_id: str, body: dict[str, Any], *, merges: bool) -> PreferencesView:
+async def _change(
+    parts: Shared, recipient_id: str, body: dict[str, Any], *, merges: bool, makes: bool = True
+) -> PreferencesView:
+    """Replaces or patches the preferences; where there is no profile, one is made if `makes` is true."""
     if "preferences" not in known(body, "preferences"):
         raise invalid("preferences", "is missing")
 
     def edit(profile: Profile | None) -> Recipient:
+        if profile is None and not makes:
+            raise _nobody()
         stored = Recipient(id=recipient_id) if profile is None else profile.parsed()
         wanted = merged(stored.preferences, body["preferences"]) if merges else body["preferences"]
         checked = parse_profile({"id": recipient_id, "preferences": wanted})
@@ -110,7 +119,7 @@ async def get_preferences(recipient_id: RecipientId, parts: Parts) -> Preference
     """404: there is no profile, so everything is wanted."""
     stored = await parts.runtime.recipients.get(recipient_id)
     if stored is None:
-        raise Problem(404, "no profile is stored under this id")
+        raise _nobody()
     return await _view(parts, stored)
 
 
@@ -129,13 +138,13 @@ async def put_preferences(recipient_id: RecipientId, body: JsonObject, parts: Pa
 @backend.patch(
     "",
     summary="Change some of a recipient's preferences",
-    responses=responses(*_WRITE_ERRORS, 403),
+    responses=responses(*_WRITE_ERRORS, 403, 404),
     openapi_extra=_PATCH,
     dependencies=[takes_up_to(_LIMIT)],
 )
 async def patch_preferences(recipient_id: RecipientId, body: MergePatch, parts: Parts) -> PreferencesView:
-    """A JSON merge patch (RFC 7396): null removes an entry."""
-    return await _change(parts, recipient_id, body, merges=True)
+    """A JSON merge patch (RFC 7396): null removes an entry. There must be a profile."""
+    return await _change(parts, recipient_id, body, merges=True, makes=False)
 
 
 @user.get("", summary="Read my preferences", responses=responses(*_ERRORS))

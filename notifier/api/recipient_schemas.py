@@ -33,7 +33,7 @@ SUBSCRIPTION: Final[dict[str, Any]] = {
     },
 }
 
-_PLAIN: Final = r"[^\s\u0000-\u001f\u007f@<>()\[\],;:\\\"]"
+_PLAIN: Final = r"[^\s\u0000-\u001f\u007f\u0085@<>()\[\],;:\\\"]"
 _MAILBOX: Final = f"^{_PLAIN}{{1,64}}@{_PLAIN}+$"
 _LOCALE: Final = "^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}$"
 
@@ -72,8 +72,9 @@ def _told(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     told = {name: _told(value) for name, value in schema.items()}
-    if told.get("pattern") == r"^[^\p{Cc}\p{Zl}\p{Zp}]*$":
-        told["pattern"] = LINE
+    if isinstance(pattern := told.get("pattern"), str):
+        # To Rust the next line (NEL) is white space, to ECMA 262 it is not.
+        told["pattern"] = LINE if "\\p{" in pattern else pattern.replace(r"[^\s", r"[^\s\u0085")
     return told
 
 

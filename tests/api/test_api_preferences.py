@@ -94,6 +94,7 @@ async def test_what_is_set_is_what_holds(ada: httpx.AsyncClient, backend: httpx.
 
 async def test_of_nobody_there_are_none(backend: httpx.AsyncClient) -> None:
     problem(await backend.get(BACKEND), 404)
+    problem(await patch(backend, BACKEND, NO_MAIL), 404)
     assert (await backend.put(BACKEND, json={"preferences": NO_MAIL})).json()["preferences"] == NO_MAIL
     assert (await backend.get("/v1/recipients/ada")).json() == {"id": "ada", "preferences": NO_MAIL}
 
@@ -113,6 +114,13 @@ async def test_a_switch_is_a_patch(ada: httpx.AsyncClient) -> None:
     response = await patch(ada, OWN, {"social": {"email": None}})
     assert response.json()["preferences"] == {"social": {"in_app": False}}
     assert (await patch(ada, OWN, {"social": None})).json()["preferences"] == {}
+
+
+async def test_a_user_without_a_profile_may_begin_with_a_switch(
+    ada: httpx.AsyncClient, backend: httpx.AsyncClient
+) -> None:
+    assert (await patch(ada, OWN, NO_MAIL)).json()["preferences"] == NO_MAIL
+    assert (await backend.get("/v1/recipients/ada")).json() == {"id": "ada", "preferences": NO_MAIL}
 
 
 async def test_switches_at_once_are_all_kept(ada: httpx.AsyncClient) -> None:
