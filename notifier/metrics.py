@@ -56,18 +56,20 @@ class Durations:
     """How many took how long, in seconds. Plain numbers: a metric with a lock costs as much as all else that
     is done for a delivery that does nothing."""
 
-    __slots__ = ("buckets", "counts", "sum")
+    __slots__ = ("buckets", "counts", "first", "sum")
 
     def __init__(self, buckets: Sequence[float]) -> None:
         self.buckets = buckets
+        self.first = buckets[0]
         self.counts = [0] * (len(buckets) + 1)
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
         """A negative time, by clocks that differ, counts as none."""
-        self.counts[bisect_left(self.buckets, seconds)] += 1
         if seconds > 0:
             self.sum += seconds
+        # Most are in the first bucket when there is much to do.
+        self.counts[bisect_left(self.buckets, seconds) if seconds > self.first else 0] += 1
 
 
 class Histogram(Collector):
