@@ -15,7 +15,7 @@ LOCKED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 UNWANTED := py[p]i\.org|python[h]osted|deb[i]an\.org/|registry\.[n]pm|(^|[^.[:alnum:]])/(hom[e]|Us[e]rs|ro[o]t|wor[k])/[[:alnum:].]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance soak lock k8s reference web clean
+.PHONY: help demo test test-fast lint format bench bench-peers bench-endurance bench-capacity capacity-page soak lock k8s reference web clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -47,6 +47,12 @@ bench-peers: $(READY) ## ours beside BullMQ, taskiq, dramatiq, arq, saq and stre
 
 bench-endurance: $(READY) ## a backlog of 500,000, a million events through one worker, bytes for each event
 	@$(BIN)/python -m benchmarks.endurance $(ARGS)
+
+bench-capacity: $(READY) ## processor's time and memory of the server for each thing
+	@$(BIN)/python -m benchmarks.capacity $(ARGS)
+
+capacity-page: $(READY) ## docs/reference/capacity.md from the figures in .bench/results.json
+	@$(BIN)/python -m benchmarks.capacity_page $(ARGS)
 
 soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls, three waves of load: 40 minutes
 	@$(BIN)/python -m tests.soak
