@@ -74,6 +74,7 @@ _CLOUD_EVENT: Final = {
         "time": {"type": "string", "format": "date-time"},
         "deliverat": _TIME_OR_NULL,
         "expiresat": _TIME_OR_NULL,
+        "traceparent": {"description": "The trace that it is part of; what is none is ignored"},
         "datacontenttype": {"const": "application/json"},
         "data": {"type": ["object", "null"]},
     },
