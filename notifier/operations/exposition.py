@@ -64,12 +64,19 @@ async def _look(client: Client, keys: Keys, channels: Sequence[str], *, queues: 
     if not queues:
         await ask(client, ("HGET", keys.meta(), "partitions"))
         return BrokerState(is_up=True)
-    states, told = await asyncio.gather(look(client, keys, channels), ask_each(client, ("INFO", "memory")))
-    memory = {node: _memory(text) for node, text in told.items()}
+    states, memory = await asyncio.gather(look(client, keys, channels), _memory(client))
     return BrokerState(is_up=True, partitions=keys.partitions, queues=states, memory=memory)
 
 
-def _memory(info: bytes) -> tuple[int, int]:
+async def _memory(client: Client) -> dict[str, tuple[int, int]]:
+    try:
+        told = await ask_each(client, ("INFO", "memory"))
+    except BrokerError:  # our user may not ask; whether the broker is away is known otherwise
+        return {}
+    return {node: _used_and_allowed(text) for node, text in told.items()}
+
+
+def _used_and_allowed(info: bytes) -> tuple[int, int]:
     fields = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
     return int(fields.get("used_memory", 0)), int(fields.get("maxmemory", 0))
 
@@ -93,6 +100,7 @@ class BrokerMetrics(Collector):
         yield up
         if self._state.queues:
             yield from self._queues()
+        if self._state.memory:
             yield from self._memory()
 
     def _queues(self) -> Iterator[Any]:
