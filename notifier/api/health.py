@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from notifier.api.access import SeesMetrics
 from notifier.api.problems import responses
 from notifier.api.shared import Parts
+from notifier.broker import meta
 from notifier.broker.scripts import ask
 from notifier.errors import BrokerUnavailable
 from notifier.operations.exposition import CONTENT_TYPE, exposition
@@ -43,10 +44,12 @@ async def livez() -> dict[str, str]:
     responses={200: {"description": "It can do its work", **_OK}, **responses(503)},
 )
 async def readyz(parts: Parts) -> dict[str, str]:
-    """503 while the broker is away, and while the server is stopping. Templates do not matter."""
+    """503 while the broker is away, while the server is stopping, and once the number of partitions has been
+    changed behind its back. Templates do not matter."""
     if parts.stopping.is_set():
         raise BrokerUnavailable("the server is stopping")
-    await ask(parts.runtime.client, ("HGET", parts.runtime.keys.meta(), "partitions"))
+    [reply] = await ask(parts.runtime.client, meta.lookup(parts.runtime.keys))
+    meta.check(parts.runtime.keys, reply)
     return {"status": "ok"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from notifier.broker.entries import WIRE_VERSION
+from notifier.broker.line import Command
 from notifier.broker.scripts import Call, script
 from notifier.errors import ConfigurationError, PartitionsMoved
 from notifier.keys import Keys
@@ -47,3 +48,16 @@ def keys(namespace: str, partitions: int | None, reply: Any) -> Keys:
             f"{WIRE_VERSION.decode()}",
         )
     return Keys(namespace, there, layout)
+
+
+def lookup(keys: Keys) -> Command:
+    """The command that reads what `check` needs."""
+    return "HMGET", keys.meta(), "partitions", "layout", "changing"
+
+
+def check(keys: Keys, reply: Any) -> None:
+    """Raises PartitionsMoved when these names do not count any more, or not now. An installation that is gone
+    from the server says nothing of that: whoever writes to it makes it anew."""
+    partitions, layout, changing = reply
+    if changing or (partitions and (int(partitions), int(layout or 1)) != (keys.partitions, keys.layout)):
+        raise PartitionsMoved("the number of partitions has changed; a process that goes on starts again")

@@ -107,12 +107,14 @@ async def _probed(
         return
     from notifier.api.access import read_access
     from notifier.api.probes import answering, create_probes
+    from notifier.broker import meta
     from notifier.broker.scripts import ask
     from notifier.operations.exposition import exposition
     from notifier.worker import DEAD_LETTERS
 
-    async def ask_broker() -> object:
-        return await ask(runtime.client, ("HGET", runtime.keys.meta(), "partitions"))
+    async def ask_broker() -> None:
+        [reply] = await ask(runtime.client, meta.lookup(runtime.keys))
+        meta.check(runtime.keys, reply)
 
     async def expose() -> bytes:
         # One role in an installation tells of the queues, not each of a hundred workers.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from notifier.broker.connection import connect
+from notifier.operations import partitions
 from tests.api.conftest import Api
 
 
@@ -9,3 +11,11 @@ async def test_it_lives_and_is_ready(api: Api) -> None:
     for path in ("/livez", "/readyz"):
         response = await api.client.get(path)
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+async def test_it_is_not_ready_once_the_number_of_partitions_has_changed(api: Api, redis_url: str) -> None:
+    async with connect(redis_url) as client:
+        await partitions.change(client, "ntf", 4)
+    response = await api.client.get("/readyz")
+    assert response.status_code == 503
+    assert (await api.client.get("/livez")).status_code == 200
