@@ -37,7 +37,7 @@ _BETWEEN = "\x1f"
 class Step(NamedTuple):
     """One thing that happened to a notification. Times are Unix milliseconds of the server's clock.
 
-    `places` are pairs of channel and address key. `attempt` counts from 1, and is 0 where none was made.
+    `places` are pairs of channel and address key, of a mailbox its domain only. `attempt` counts from 1, and is 0 where none was made.
     `until_ms` is when a parked lane is tried again. `reason` is why, or, when routed, the event's type;
     `answer` is the provider's own words.
     """
@@ -82,12 +82,19 @@ def delivered(
     event_id: bytes, recipient: bytes, at_ms: int, channel: bytes, key: bytes, attempt: int
 ) -> bytes:
     """The line of a delivery about which the provider said nothing: the most frequent one."""
+    if b"@" in key:
+        key = shown(key.decode()).encode()
     return b"%b\t%b\t%d\tdelivered\t%b/%b\t%d\n" % (event_id, recipient, at_ms, channel, key, attempt)
 
 
 def places(pairs: Iterable[tuple[str, str]]) -> str:
     """Of channels, whose names have no slash, and address keys."""
-    return _BETWEEN.join([f"{channel}/{key}" for channel, key in pairs])
+    return _BETWEEN.join([f"{channel}/{shown(key) if '@' in key else key}" for channel, key in pairs])
+
+
+def shown(key: str) -> str:
+    """An address key that is a mailbox, with its domain only."""
+    return f"…@{key.rpartition('@')[2]}"
 
 
 def _text(words: str) -> str:

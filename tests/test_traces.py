@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from notifier.broker.scripts import Call, run, script
-from notifier.channel import PermanentFailure, TransientFailure
+from notifier.channel import Address, PermanentFailure, Sent, TransientFailure
+from notifier.event import Recipient
 from notifier.traces import HOUR_MS, Step, Traces, line
 from tests.support.channels import ScriptedChannel
 from tests.support.service import Service, address_of, open_service, ping
@@ -133,6 +134,30 @@ async def test_a_suppressed_address_is_told_as_skipped(
         await until(lambda: _contains(traces, "e2", "skipped"))
     step = (await steps(traces, "e2"))[-1]
     assert (step.recipient, step.places, step.reason) == ("ada", (("post", key),), "suppressed")
+
+
+class _Mailboxes(ScriptedChannel):
+    """Its address keys are the mailboxes themselves, as those of e-mail are."""
+
+    def addresses(self, recipient: Recipient) -> Sequence[Address]:
+        return [Address(recipient.email, recipient.email)] if recipient.email else []
+
+
+async def test_no_line_of_a_trace_holds_a_mailbox(service: Service, traces: Traces) -> None:
+    post = _Mailboxes()
+    post.answers[ADA] = [TransientFailure("451"), Sent()]
+    partition = service.keys.partition_of("ada")
+    async with service.worker([post]):
+        await service.publish(ping("e1", "ada"))
+        await until(lambda: _contains(traces, "e1", "delivered"))
+        await service.client.hset(service.keys.suppressed(partition), f"post:ada/{ADA}", "{}")
+        await service.publish(ping("e2", "ada"))
+        await until(lambda: _contains(traces, "e2", "skipped"))
+    found = await steps(traces, "e1") + await steps(traces, "e2")
+    assert [step.what for step in found] == ["routed", "parked", "delivered", "routed", "skipped"]
+    assert {step.places for step in found} == {(("post", "…@example.com"),)}
+    for key in {key async for key in service.client.scan_iter("*:trace:*")}:
+        assert b"ada@" not in b"".join(await service.client.hvals(key))
 
 
 async def test_traces_go_by_themselves_and_can_be_switched_off(

@@ -39,6 +39,7 @@ at = at + 4
 local function suppressed_line(channel, head)
   local id, recipient, key = string.match(head, '^[^\n]*\n([^\n]*)\n[^\n]*\n([^\n]*)\n[^\n]*\n([^\n]*)')
   local now = string.format('%.0f', server_ms())
+  key = string.gsub(key, '^.*@', '…@')  -- as notifier.traces shows a mailbox
   return table.concat({id, recipient, now, 'skipped', channel .. '/' .. key, '', '', 'suppressed', '\n'}, '\t')
 end
 
@@ -47,17 +48,17 @@ while at <= last do
   local event, deliveries = ARGV[at], tonumber(ARGV[at + 1])
   at = at + 2
   for i = at, at + 2 * deliveries - 2, 2 do
-    local channel, head, trace = tonumber(ARGV[i]), ARGV[i + 1], nil
+    local channel, head, parent = tonumber(ARGV[i]), ARGV[i + 1], nil
     if not channel then
-      channel, trace = string.match(ARGV[i], '^(%d+) (.+)$')
+      channel, parent = string.match(ARGV[i], '^(%d+) (.+)$')
       channel = tonumber(channel)
     end
     if suppressions and is_suppressed(ARGV[4 + channel], head) then
       skipped[#skipped + 1] = ARGV[4 + channel]
       skipped[#skipped + 1] = head
       lines = lines .. suppressed_line(ARGV[4 + channel], head)
-    elseif trace then
-      call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event, 'trace', trace)
+    elseif parent then
+      call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event, 'trace', parent)
     else
       call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event)
     end
