@@ -1,4 +1,4 @@
-"""k8s/overlays/dev, installed on this machine: what is rendered runs, delivers, is replaced, and stops."""
+"""The overlays, installed on this machine: what is rendered runs, delivers, is replaced, and stops."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import httpx
 import pytest
 
 from notifier.local.mailbox import Mail, MailboxServer
+from tests.support.autoscaler import Autoscaler
+from tests.support.certificates import write_certificate
 from tests.support.cluster import Cluster
 from tests.support.ledger import Line, judge
-from tests.support.manifests import overlay, workloads
+from tests.support.manifests import of_kind, overlay, pod_labels, ports, selects, workloads
 from tests.support.pod import Pod
+from tests.support.topologies import Tls, binary_of, standalone
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="takes all of 127.0.0.0/8 as this machine")
@@ -95,14 +98,15 @@ class Installed:
 
 
 @asynccontextmanager
-async def installed(folder: Path) -> AsyncIterator[Installed]:
+async def installed(
+    name: str, folder: Path, files: Mapping[str, Mapping[str, str]] | None = None, **more: str
+) -> AsyncIterator[Installed]:
     service = Installed()
     async with MailboxServer(on_mail=service.take) as mailbox:
-        stand_ins: Mapping[str, Mapping[str, int]] = {
-            "axllent/mailpit": {"smtp": mailbox.port, "http": mailbox.port}
-        }
+        stand_ins = {"axllent/mailpit": {"smtp": mailbox.port, "http": mailbox.port}}
+        secret = SECRET | {"NOTIFIER_SMTP_URL": f"{mailbox.url}?starttls=never"} | more
         async with (
-            Cluster(overlay("dev"), folder, SECRET, stand_ins=stand_ins) as cluster,
+            Cluster(overlay(name), folder, secret, files=files, stand_ins=stand_ins) as cluster,
             httpx.AsyncClient(base_url=cluster.url("notifier-api"), timeout=20, trust_env=False) as client,
         ):
             service.cluster, service.client = cluster, client
@@ -112,7 +116,7 @@ async def installed(folder: Path) -> AsyncIterator[Installed]:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_what_is_rendered_runs_delivers_is_replaced_and_stops(tmp_path: Path) -> None:
-    async with installed(tmp_path) as service:
+    async with installed("dev", tmp_path) as service:
         cluster = service.cluster
         await cluster.apply()
         for recipient in ("u1", "u2"):
@@ -189,3 +193,49 @@ async def broker_keeps_what_it_has(service: Installed) -> None:
     await cluster.scale("notifier-email", 1)
     await service.delivered()
     assert {pod.name for pod in cluster.pods if pod.restarts} == {broker.name}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_production_works_over_tls_with_a_password_and_is_seen(tmp_path: Path) -> None:
+    """As the user with few rights that the page about production makes, by a certificate from a Secret."""
+    tls = Tls(write_certificate(tmp_path / "ca.crt"))
+    with standalone(tmp_path / "redis", binary_of("redis-7.0"), tls=tls) as topology:
+        server = topology.server
+        server.ask("ACL", "SETUSER", "notifier", "on", ">secret", "~{ntf:*", "~ntf:*", "&{ntf:*",
+                   "+@all", "-@dangerous", "+role", "+info")  # fmt: skip
+        server.lock("of-the-operator")
+        url = (
+            f"rediss://notifier:secret@127.0.0.1:{server.service_port}/0?ssl_ca_certs=/etc/notifier/ca/ca.crt"
+        )
+        files = {"notifier-ca": {"ca.crt": tls.file.read_text()}}
+        async with installed("production", tmp_path, files, NOTIFIER_REDIS_URL=url) as service:
+            cluster = service.cluster
+            await cluster.apply()
+            await service.register("u1")
+            await service.publish("e1", "u1")
+            await service.delivered()
+            await is_seen(service)
+            await asyncio.gather(*(cluster.stop(pod) for pod in list(cluster.pods)))
+
+
+async def is_seen(service: Installed) -> None:
+    """What the ScaledObjects and the monitors ask for is answered."""
+    docs = overlay("production")
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        for scaled in of_kind(docs, "ScaledObject"):
+            scaler = Autoscaler(scaled, service.cluster.resolve, speed=1)
+            assert await scaler.signals(client) == [0, 0]
+        for kind, endpoints in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
+            [monitor] = of_kind(docs, kind)
+            [endpoint] = monitor["spec"][endpoints]
+            pods = [
+                pod
+                for pod in service.cluster.pods
+                if selects(monitor["spec"]["selector"], pod_labels(pod.workload))
+            ]
+            assert pods
+            for pod in pods:
+                port = ports(pod.workload)[endpoint["port"]]
+                answer = await client.get(f"http://{pod.ip}:{port}{endpoint['path']}")
+                assert (answer.status_code, "notifier_" in answer.text) == (200, True), pod.name

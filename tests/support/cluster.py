@@ -39,7 +39,11 @@ StandIns = Mapping[str, Mapping[str, int]]
 
 
 class Cluster:
-    """A context manager. `more` is added to the environment of every pod of the service."""
+    """A context manager.
+
+    `secret` is the Secret `notifier`, `files` are Secrets that are mounted. `more` is added to the environment
+    of every pod of the service.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class Cluster:
         folder: Path,
         secret: Mapping[str, str],
         *,
+        files: Mapping[str, Mapping[str, str]] | None = None,
         stand_ins: StandIns | None = None,
         more: Mapping[str, str] | None = None,
         speed: float = 5.0,
@@ -55,7 +60,7 @@ class Cluster:
         self.pods: list[Pod] = []
         self.least: dict[str, int] = {}
         """How few pods of a workload were ready at once, since it first had all of them."""
-        self._machine = Machine(docs, folder, secret, self.resolve, more or {})
+        self._machine = Machine(docs, folder, secret, files or {}, self.resolve, more or {})
         self._stand_ins = stand_ins or {}
         self._speed = speed
         self._replicas: dict[str, int] = {}

@@ -54,13 +54,14 @@ class Pod:
 class Machine:
     """Where pods run, and what they are made of.
 
-    `resolve` puts addresses in the place of Services' names; `more` is added to the environment of each pod
-    of the service.
+    `secret` is the Secret of the environment, `files` are those that are mounted, by name and file. `resolve`
+    puts addresses in the place of Services' names; `more` is added to the environment of each pod of the service.
     """
 
     docs: Sequence[Doc]
     folder: Path
     secret: Mapping[str, str]
+    files: Mapping[str, Mapping[str, str]]
     resolve: Callable[[str], str]
     more: Mapping[str, str]
 
@@ -97,6 +98,13 @@ class Machine:
                 if not folder.exists():
                     data = named(self.docs, "ConfigMap", volume["configMap"]["name"])["data"]
                     _write_config_map(folder, data, volume["configMap"].get("items"))
+            elif "secret" in volume:
+                name = volume["secret"]["secretName"]
+                assert name in self.files or volume["secret"].get("optional"), name
+                folder = pod.folder / mount["name"]
+                folder.mkdir(exist_ok=True)
+                for file, text in self.files.get(name, {}).items():
+                    (folder / file).write_text(text)
             else:  # a claim outlives its pod; what is empty at first need not
                 folder = self.folder / f"{pod.workload['metadata']['name']}-{mount['name']}"
                 folder.mkdir(exist_ok=True)
@@ -124,9 +132,9 @@ def _expanded(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _mounted(text: str, mounts: Mapping[str, Path]) -> str:
+    """Mount paths in it are folders, also behind the `=` of a URL's option."""
     for path, folder in mounts.items():
-        if text == path or text.startswith(f"{path}/"):
-            return f"{folder}{text.removeprefix(path)}"
+        text = re.sub(rf"(?:(?<==)|^){re.escape(path)}(?=/|$)", lambda _, folder=folder: str(folder), text)
     return text
 
 
