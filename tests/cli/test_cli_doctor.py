@@ -6,9 +6,12 @@ import fcntl
 import os
 import pty
 import re
+import socket
 import struct
 import termios
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from aiosmtpd.smtp import AuthResult
 from notifier.keys import Keys
 from notifier.local.broker import EmbeddedBroker, free_port
 from notifier.local.push_service import vapid_keys
-from notifier.operations.doctor import server
+from notifier.operations.doctor import examination, server
 from notifier.settings import Settings
 from tests.cli.conftest import Cli, Outcome, Start, wait_for
 
@@ -65,6 +68,8 @@ def working(mail: str) -> dict[str, str]:
 
 def found(outcome: Outcome, level: str) -> dict[str, dict[str, str]]:
     assert not outcome.err
+    named = [(f["section"], f["what"]) for f in outcome.json["findings"] if f["level"] == "ok"]
+    assert len(named) == len(set(named))
     for finding in outcome.json["findings"]:
         assert bool(finding["means"]) == bool(finding["mend"]) == (finding["level"] != "ok"), finding
     return {f["what"]: f for f in outcome.json["findings"] if f["level"] == level}
@@ -125,6 +130,24 @@ def test_without_a_broker_it_looks_at_the_rest(cli: Cli) -> None:
     assert "NOTIFIER_REDIS_URL" in found(outcome, "error")["reachable"]["mend"]
     assert {"templates", "time zones", "inboxes"} <= found(outcome, "ok").keys()
     assert "sesame" not in outcome.out
+
+
+@pytest.mark.slow
+def test_what_never_answers_is_given_up(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "PATIENCE", timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        outcome = cli(
+            "doctor", "--json",
+            redis_url=f"redis://127.0.0.1:{port}/0",
+            smtp_url=f"smtp://127.0.0.1:{port}",
+            mail_from="a@b.test",
+        )  # fmt: skip
+    assert time.monotonic() - began < 10
+    wrong = {(f["section"], f["found"]) for f in outcome.json["findings"] if f["level"] == "error"}
+    assert {("broker", "no answer within 1 s"), ("channel email", "no answer within 1 s")} <= wrong
+    assert "time zones" in found(outcome, "ok")
 
 
 def test_a_broker_that_evicts_or_keeps_nothing_is_an_error(cli: Cli, client: redis.Redis) -> None:

@@ -40,7 +40,7 @@ async def look(client: Client, settings: Settings, channels: Mapping[str, Channe
     for finding in _fixed(layout, settings):
         yield finding
     keys = Keys(settings.namespace, layout.partitions, layout.layout)
-    states = await queues.look(client, keys, [EVENTS, *(name for name in channels)])
+    states = await queues.look(client, keys, tuple(channels))
     for state in states:
         yield _served(state, layout.partitions)
         for finding in _waiting(state, settings, layout.partitions):
@@ -48,7 +48,7 @@ async def look(client: Client, settings: Settings, channels: Mapping[str, Channe
     if not any(state.dlq_owners for state in states):
         means = "Dead letters get no second try, and nobody is alerted."
         level = error if any(state.dlq for state in states) else warning
-        yield level("dead letters", "nobody serves them", means, "notifier worker dead_letters")
+        yield level("dead letter workers", "none", means, "notifier worker dead_letters")
     for finding in await _stuck(client, keys, [state.queue for state in states]):
         yield finding
     async for finding in _letters(client, keys, states):

@@ -215,8 +215,8 @@ async def _move_all(server: Server, old: Keys, new: Keys, tell: Progress) -> Cou
     counts: Counter[str] = Counter()
 
     def moved(what: str, count: int) -> None:
-        counts[what] += count
         if count:
+            counts[what] += count
             tell(what, count)
 
     for _ in range(_MOST_PASSES):
