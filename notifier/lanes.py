@@ -21,10 +21,10 @@ class Lane:
 
     __slots__ = ("behind", "key", "parked", "partition", "waiting")
 
-    def __init__(self, partition: Partition, key: bytes) -> None:
+    def __init__(self, partition: Partition, key: bytes, waiting: list[Message]) -> None:
         self.partition = partition
         self.key = key
-        self.waiting: list[Message] = []  # most lanes hold one message, for which a deque is large
+        self.waiting = waiting  # most lanes hold one message, for which a deque is large
         self.parked = False
         self.behind = 0
 
@@ -48,8 +48,7 @@ class Lanes:
 
     def open(self, partition: Partition, lanes: dict[bytes, Lane], message: Message) -> None:
         """Adds a lane for a message from the stream, to what `of` gave and where it has none."""
-        lane = lanes[message.lane] = Lane(partition, message.lane)
-        lane.waiting.append(message)
+        lane = lanes[message.lane] = Lane(partition, message.lane, [message])
         self._ready.append(lane)
 
     def append(self, partition: Partition, message: Message) -> None:
@@ -63,10 +62,9 @@ class Lanes:
 
     def add_parked(self, partition: Partition, key: bytes, messages: list[Message], behind: int) -> None:
         """Adds a lane whose time has come, with the first items of its list."""
-        lane = self._lanes.setdefault(partition, {})[key] = Lane(partition, key)
+        lane = self._lanes.setdefault(partition, {})[key] = Lane(partition, key, list(messages))
         lane.parked = True
         lane.behind = behind
-        lane.waiting.extend(messages)
         self._ready.append(lane)
 
     def next(self, lane: Lane) -> None:

@@ -28,7 +28,7 @@ from notifier.errors import (
     InvalidEvent,
     PartitionsMoved,
 )
-from notifier.event import Event, parse_event
+from notifier.event import Event, parse_event, parse_events
 from notifier.keys import Keys
 
 Source = Event | Mapping[str, Any] | str | bytes
@@ -236,11 +236,11 @@ class _Core:
 
 def _checked(sources: Iterable[Source]) -> list[_Encoded]:
     encoded = []
-    for number, source in enumerate(sources):
+    for place, event in enumerate(parse_events(list(sources))):
         try:
-            encoded.append(_one(source))
+            encoded.append((event, *event.encode()))
         except InvalidEvent as error:
-            raise InvalidEvent(f"events[{number}].{error.field}", error.reason) from None
+            raise InvalidEvent(f"events[{place}].{error.field}", error.reason) from None
     return encoded
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from operator import eq
 from typing import Final, NamedTuple
 
@@ -99,23 +100,29 @@ class Checked(NamedTuple):
         MalformedEntry."""
         if version == WIRE_VERSION:
             return None
-        try:
-            first, *lines = version.decode().split("\n")
-        except UnicodeDecodeError:
-            first, lines = "", []
-        if first.encode() != WIRE_VERSION:
-            raise MalformedEntry("v", _unknown(version.split(b"\n")[0]))
-        if len(lines) != len(cls._fields) or not lines[1] or not (lines[2].isdigit() or not lines[2]):
-            raise MalformedEntry("v", "does not have the lines of a checked event")
-        if not lines[0]:
-            start, _, rest = event.partition(_ID_FIRST)
-            lines[0] = rest[: rest.find(b'"')].decode(errors="replace")
-            if start or not lines[0]:
+        event_id, event_type, expires_ms = _checked_lines(version)
+        if not event_id:
+            end = event.find(b'"', len(_ID_FIRST)) if event.startswith(_ID_FIRST) else 0
+            event_id = event[len(_ID_FIRST) : end].decode(errors="replace")
+            if not event_id:
                 raise MalformedEntry("v", "names no event id, nor does the event begin with it")
-        return cls(*lines)
+        return cls(event_id, event_type, expires_ms)
 
 
 _ID_FIRST = b'{"id":"'
+
+
+@lru_cache(maxsize=1_000)  # without an id it is the same for all events of a type
+def _checked_lines(version: bytes) -> tuple[str, str, str]:
+    try:
+        first, *lines = version.decode().split("\n")
+    except UnicodeDecodeError:
+        first, lines = "", []
+    if first.encode() != WIRE_VERSION:
+        raise MalformedEntry("v", _unknown(version.split(b"\n")[0]))
+    if len(lines) != len(Checked._fields) or not lines[1] or not (lines[2].isdigit() or not lines[2]):
+        raise MalformedEntry("v", "does not have the lines of a checked event")
+    return lines[0], lines[1], lines[2]
 
 
 def checked_line(event_id: str, event_type: str, expires_ms: str, event: bytes) -> str:
