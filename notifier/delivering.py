@@ -90,7 +90,7 @@ class Deliveries:
         self._inbox_limit = limits.inbox
         self._lanes = Lanes()
         self._last_chance = asyncio.Lock()
-        self._delivered = self._sender.counts.delivered
+        self._observe_delivered = self._sender.counts.delivered.observe
         self._tells_deliveries = _is_enabled_for_debug()
         self._traces = consumer.keep_traces_ms > 0
         self._channel_name = channel.name.encode()
@@ -307,7 +307,7 @@ class Deliveries:
 
     def _tell_delivered(self, partition: Partition, message: Message, answer: str, at: float) -> None:
         entry, now_ms = message.entry, partition.server_ms(at)
-        self._delivered.observe((now_ms - int(entry.accepted_ms)) / 1000)
+        self._observe_delivered((now_ms - int(entry.accepted_ms)) / 1000)
         attempt = message.attempts + 1
         if self._tells_deliveries:
             log.debug("delivered", answer=without_addresses(answer), **self._sender.about(partition, message))

@@ -205,7 +205,9 @@ class Router:
             self._trace(work, event, recipient.id, plan, now_ms)
         if plan.deliveries:
             work.deliveries += (event.body, len(plan.deliveries))
-            work.deliveries += self._with_trace(work, event, deliveries)
+            if event.trace or self._tracing is not None:
+                deliveries = self._with_trace(work, event, deliveries)
+            work.deliveries += deliveries
         work.messages.append(message)
 
     def _with_trace(self, work: _Work, event: _Event, words: list[Argument]) -> list[Argument]:

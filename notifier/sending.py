@@ -57,6 +57,7 @@ class Sender:
     def __init__(self, queue: str, channel: Channel, render: Render, timeout: timedelta) -> None:
         self.breaker = Breaker(changed=self._breaker_changed)
         self.counts = metrics.ChannelCounts(queue, channel.name)
+        self._observe_sent = self.counts.sent.observe
         self.ended = 0.0
         """When the last attempt ended, on the monotonic clock."""
         self._queue = queue
@@ -117,8 +118,8 @@ class Sender:
                 outcome = self._outcome_of(error, runner, partition, message)
             finally:
                 took = self._returned(runner, partition)
-            if not isinstance(outcome, Unrenderable):
-                self.counts.sent.observe(took)
+            if type(outcome) is not Unrenderable:
+                self._observe_sent(took)
             if message.attempts:
                 self.counts.retries.inc()
             if isinstance(outcome, ChannelUnavailable):
