@@ -41,8 +41,8 @@ StandIns = Mapping[str, Mapping[str, int]]
 class Cluster:
     """A context manager.
 
-    `secret` is the Secret `notifier`, `files` are Secrets that are mounted. `more` is added to the environment
-    of every pod of the service.
+    `secret` is the Secret `notifier`, `files` are Secrets that are mounted. `more` is added to the
+    environment of every pod of the service.
     """
 
     def __init__(

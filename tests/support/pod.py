@@ -55,7 +55,8 @@ class Machine:
     """Where pods run, and what they are made of.
 
     `secret` is the Secret of the environment, `files` are those that are mounted, by name and file. `resolve`
-    puts addresses in the place of Services' names; `more` is added to the environment of each pod of the service.
+    puts addresses in the place of Services' names; `more` is added to the environment of each pod of the
+    service.
     """
 
     docs: Sequence[Doc]
