@@ -14,6 +14,7 @@ from notifier.errors import (
     ConfigurationError,
     InvalidEvent,
     NotifierError,
+    PartitionsMoved,
 )
 from notifier.event import Actor, Event, Recipient
 from notifier.publisher import Accepted, AsyncPublisher, Publisher
@@ -30,6 +31,7 @@ __all__ = [
     "Event",
     "InvalidEvent",
     "NotifierError",
+    "PartitionsMoved",
     "Publisher",
     "Recipient",
 ]

@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from notifier.broker.scripts import Call, Caller, execute, run, run_all, script
-from notifier.errors import BrokerError, Fenced
+from notifier.errors import BrokerError, Fenced, PartitionsMoved
 from notifier.keys import EVENTS, GROUP, Keys
 
 log = structlog.get_logger(__name__)
@@ -106,6 +106,8 @@ class Leases:
         while not self._stops:
             try:
                 await self._beat()
+            except PartitionsMoved:
+                raise
             except BrokerError as error:
                 log.warning("lease_beat_failed", queue=self._queue, error=str(error))
             pause = self._ttl_ms / 1000 / BEATS_PER_TTL * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
@@ -202,6 +204,8 @@ class Leases:
                 for p in asked
             ]
             for partition, token in zip(asked, await run_all(self._caller, calls), strict=True):
+                if isinstance(token, PartitionsMoved):
+                    raise token  # nothing will ever come to these partitions again
                 if isinstance(token, BrokerError):
                     log.warning("lease_not_taken", queue=self._queue, partition=partition, error=str(token))
                 elif token is not None and not self._is_new(partition, token):

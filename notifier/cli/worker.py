@@ -62,7 +62,7 @@ async def _serve(settings: Settings, roles: Sequence[str], listening: socket.soc
     import structlog
 
     from notifier.bootstrap import open_channels, open_runtime, open_templates, open_worker, settle_memory
-    from notifier.errors import NotifierError
+    from notifier.errors import NotifierError, PartitionsMoved
     from notifier.watchdog import stuck_after, watched_loop
 
     log = structlog.get_logger("notifier.cli.worker")
@@ -87,8 +87,11 @@ async def _serve(settings: Settings, roles: Sequence[str], listening: socket.soc
                 await served.run(stop)
         except NotifierError:
             raise
-        except (Exception, BaseExceptionGroup):  # the supervisor reads the log, and starts us again
-            log.exception("worker_crashed", worker=served.name)
+        except (Exception, BaseExceptionGroup) as error:  # the supervisor reads the log, and starts us again
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(PartitionsMoved):
+                log.error("partitions_moved", worker=served.name)  # noqa: TRY400 - it is no bug
+            else:
+                log.exception("worker_crashed", worker=served.name)
             return 1
     return 0
 

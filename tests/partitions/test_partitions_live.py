@@ -3,8 +3,10 @@ know nothing of it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +20,8 @@ import redis
 import redis.asyncio
 from redis.exceptions import ResponseError
 
+from notifier import keys as keys_module
+from notifier.bootstrap import open_runtime, open_templates, open_worker
 from notifier.broker.connection import connect
 from notifier.errors import BrokerError, InvalidInput, PartitionsMoved
 from notifier.event import parse_recipient
@@ -25,8 +29,11 @@ from notifier.keys import Keys
 from notifier.local.broker import end_with_parent
 from notifier.operations import partitions
 from notifier.operations.partitions import server as holding
+from notifier.operations.partitions.names import Names
 from notifier.publisher import Publisher
 from notifier.recipients import Recipients
+from notifier.settings import Settings
+from tests.support.channels import ScriptedChannel
 from tests.support.ledger import Ledger, judge, leftovers
 from tests.support.processes import worker_process
 from tests.support.service import write_types
@@ -183,3 +190,32 @@ async def test_one_that_died_is_followed_and_one_that_lives_is_not(
             await partitions.change(client, "ntf", 4)
         await client.pexpire("ntf:changing", 200)  # type: ignore[union-attr]
         assert (await partitions.change(client, "ntf", 4)).after == 4
+
+
+async def test_a_worker_that_read_the_number_before_ends_and_says_why(redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(redis_url=redis_url, templates=write_types(tmp_path / "types"))
+    channels = {"post": ScriptedChannel()}
+    async with (
+        open_runtime(settings) as runtime,
+        open_worker(runtime, channels, open_templates(settings, channels), ["router"]) as worker,
+    ):
+        await partitions.change(runtime.client, "ntf", 4)
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await worker.run(asyncio.Event())
+    assert raised.value.subgroup(PartitionsMoved)
+
+
+def test_every_key_that_is_documented_is_known_to_the_change() -> None:
+    """Whoever adds a key to `notifier.keys` has to say how it moves, or the change would refuse to begin."""
+    names = Names(Keys())
+    documented = re.findall(r"^    \{ntf:07\}:(\S+)", keys_module.__doc__ or "", re.MULTILINE)
+    assert len(documented) > 15
+    for rest in documented:
+        if rest == "absent":
+            continue
+        example = re.sub(
+            r"<\w+>", "x", rest.removesuffix("...") + (":entries" if rest.endswith("...") else "")
+        )
+        name = names.of(f"{{ntf:07}}:{example}".encode())
+        assert name is not None
+        assert name.partition == 7
