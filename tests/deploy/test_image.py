@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -136,6 +137,19 @@ def test_the_base_has_a_tag_and_takes_a_digest() -> None:
     text = DOCKERFILE.read_text()
     assert re.search(r"^ARG BASE=\S+:3\.\d+-slim-\w+$", text, re.MULTILINE)
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}${BASE_DIGEST}"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    found = {
+        "Dockerfile": r"^ARG VERSION=(\S+)$",
+        "compose.yaml": r"image: notifier:\$\{NOTIFIER_VERSION:-(\S+)\}",
+        "k8s/base/kustomization.yaml": r"name: notifier\n +newTag: (\S+)",
+        "k8s/overlays/production/kustomization.yaml": r"newTag: (\S+)",
+        "docs/how-to/deploy-on-kubernetes.md": r"example.com/notifier:(\S+)",
+    }
+    for path, pattern in found.items():
+        assert set(re.findall(pattern, (ROOT / path).read_text(), re.MULTILINE)) == {ours}, path
 
 
 # Built.
