@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
 
+from notifier import Publisher
 from notifier.keys import Keys
 from notifier.local.broker import EmbeddedBroker, free_port
 from tests.observability.installation import KEY, Installation, Scrape
@@ -106,6 +108,22 @@ def test_a_provider_that_is_away(installation: Installation, tmp_path: Path) -> 
     story.look(lambda seen: seen.most("notifier_breaker_open", queue="post"))
     installation.end("away")
     story.check(of_queue("NotifierBreakerOpen"), over=lambda seen: not seen.most("notifier_breaker_open"))
+
+
+def test_a_breaker_that_holds_nothing_up_wakes_nobody(installation: Installation, tmp_path: Path) -> None:
+    installation.start(*ALL)
+    story = begin(installation, tmp_path)
+    installation.begin("away")
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    with Publisher(installation.url) as publisher:
+        publisher.publish({"type": "like", "recipient": "u1", "data": {"text": "hello"}, "expires_at": soon})
+    installation.until(lambda seen: seen.most("notifier_breaker_open"), "it opens")
+    story.look(
+        lambda seen: (
+            seen.most("notifier_breaker_open") and not seen.most("notifier_queue_entries", queue="post")
+        )
+    )
+    story.check()
 
 
 def test_nobody_serves_a_queue(installation: Installation, tmp_path: Path) -> None:
