@@ -38,8 +38,8 @@ class Step(NamedTuple):
     """One thing that happened to a notification. Times are Unix milliseconds of the server's clock.
 
     `places` are pairs of channel and address key, of a mailbox its domain only. `attempt` counts from 1, and
-    is 0 where none was made. `until_ms` is when a parked lane is tried again. `reason` is why, or, when routed,
-    the event's type; `answer` is the provider's own words.
+    is 0 where none was made. `until_ms` is when a parked lane is tried again. `reason` is why, or the event's
+    type when it is routed; `answer` is the provider's own words.
     """
 
     recipient: str
