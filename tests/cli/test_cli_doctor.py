@@ -124,6 +124,15 @@ def test_all_wrong_settings_are_told_at_once_and_the_rest_is_looked_at(cli: Cli)
     assert "NOTIFIER_TRACE_RETENTION" not in {f["what"] for f in outcome.json["findings"]}
 
 
+def test_a_wrong_place_of_the_broker_is_not_taken_for_the_usual_one(cli: Cli) -> None:
+    outcome = cli("doctor", "--json", redis_url="redis://:sesame@host:bad", smtp_url="smtp://u:sesame@")
+    wrong = found(outcome, "error")
+    assert wrong.keys() >= {"NOTIFIER_REDIS_URL", "NOTIFIER_SMTP_URL", "broker", "queues"}
+    assert "NOTIFIER_REDIS_URL is wrong" in wrong["broker"]["found"]
+    assert not found(outcome, "warning").keys() & {"NOTIFIER_SMTP_URL", "NOTIFIER_REDIS_URL"}
+    assert "sesame" not in outcome.out
+
+
 def test_without_a_broker_it_looks_at_the_rest(cli: Cli) -> None:
     outcome = cli("doctor", "--json", redis_url=f"redis://:sesame@127.0.0.1:{free_port()}/0")
     assert outcome.code == 1

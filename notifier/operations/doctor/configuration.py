@@ -14,15 +14,16 @@ from notifier.operations.doctor.findings import error, ok, warning
 from notifier.settings import PREFIX, Settings, load
 
 _MOST_WRONG = 100
-_ALIKE = 0.75
+_ALIKE = 0.8
 
 
 class Configuration(NamedTuple):
-    """What can be used of an environment, and what can't: `settings` has defaults for what is wrong."""
+    """What can be used of an environment, and what not: `settings` has defaults for those that are `wrong`."""
 
     settings: Settings
     channels: Mapping[str, Channel]
     findings: list[Finding]
+    wrong: frozenset[str]
 
 
 def read(environ: Mapping[str, str]) -> Configuration:
@@ -34,17 +35,18 @@ def read(environ: Mapping[str, str]) -> Configuration:
         try:
             settings = load(kept)
             break
-        except ConfigurationError as wrong:
-            findings.append(_wrong(wrong))
-            if kept.pop(wrong.setting, None) is None:
+        except ConfigurationError as unusable:
+            findings.append(_wrong(unusable))
+            if kept.pop(unusable.setting, None) is None:
                 break
     channels = dict(_channels(settings, environ, findings))
-    findings += _unknown(environ, channels)
+    wrong = frozenset(finding.what for finding in findings)
+    findings += (one for one in _unknown(environ, settings, channels) if one.what not in wrong)
     findings += _odd(settings)
     if not any(finding.level == "error" for finding in findings):
         given = sum(1 for name in environ if name.startswith(PREFIX) and environ[name])
         findings.insert(0, ok("environment", f"{given} variables of {PREFIX}* are set, and can work"))
-    return Configuration(settings, channels, findings)
+    return Configuration(settings, channels, findings, wrong)
 
 
 def _wrong(wrong: ConfigurationError) -> Finding:
@@ -73,23 +75,26 @@ def _channels(
         findings.append(_wrong(ConfigurationError(registry.SETTING, "names no channel")))
 
 
-def _unknown(environ: Mapping[str, str], channels: Mapping[str, Channel]) -> Iterator[Finding]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    tells_all = True
+def _unknown(
+    environ: Mapping[str, str], settings: Settings, channels: Mapping[str, Channel]
+) -> Iterator[Finding]:
+    known = {name.upper() for name in Settings.model_fields}
+    tells_all = len(channels) == len(settings.channels)  # one that does not load may read anything
     for channel in channels.values():
         if isinstance(channel, ChecksItself):
-            known |= set(channel.variables())
+            known |= {name.removeprefix(PREFIX) for name in channel.variables()}
         else:
-            tells_all = False  # it may read anything
+            tells_all = False
+    means = "What it was meant to say is not heard."
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known:
+        own = name.removeprefix(PREFIX)
+        if own == name or own in known:
             continue
-        alike = difflib.get_close_matches(name, known, 1, _ALIKE)
-        if alike:
-            mend = f"Rename it to {alike[0]}, or remove it."
-            yield warning(name, "nobody reads it", "What it was meant to say is not heard.", mend)
+        if alike := difflib.get_close_matches(own, known, 1, _ALIKE):
+            mend = f"Rename it to {PREFIX}{alike[0]}, or remove it."
+            yield warning(name, "nobody reads it", means, mend)
         elif tells_all:
-            yield warning(name, "nobody reads it", "What it was meant to say is not heard.", "Remove it.")
+            yield warning(name, "nobody reads it", means, "Remove it.")
 
 
 def _odd(settings: Settings) -> Iterator[Finding]:

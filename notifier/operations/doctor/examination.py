@@ -46,7 +46,7 @@ async def examine(environ: Mapping[str, str], api: Own) -> list[Section]:
         of_machine := Section("this machine"),
     ]
     await asyncio.gather(
-        _broker(settings, of_broker, lambda client: queues.look(client, settings, channels), of_queues),
+        _broker(found, of_broker, of_queues),
         _fill(of_templates, surroundings.templates(settings, channels)),
         _fill(of_machine, surroundings.machine()),
         *(_fill(of_channels[name], surroundings.channel(name, one)) for name, one in channels.items()),
@@ -54,26 +54,29 @@ async def examine(environ: Mapping[str, str], api: Own) -> list[Section]:
     return sections
 
 
-async def _broker(
-    settings: Settings, of_broker: Section, look_at_queues: Callable[..., Look], of_queues: Section
-) -> None:
-    try:
-        client = connect(settings.redis_url)
-    except ConfigurationError as wrong:
-        of_broker.findings.append(
-            error(wrong.setting, wrong.reason, "Nothing works.", f"Correct {wrong.setting}.")
-        )
-        return
-    try:
-        if await _fill(of_broker, broker.look(client, settings)):
-            await _fill(of_queues, look_at_queues(client))
+async def _broker(found: configuration.Configuration, of_broker: Section, of_queues: Section) -> None:
+    settings = found.settings
+    wrong = sorted({"NOTIFIER_REDIS_URL", "NOTIFIER_NAMESPACE"} & found.wrong)
+    reason = f"{wrong[0]} is wrong" if wrong else ""
+    if not wrong:
+        try:
+            client = connect(settings.redis_url)
+        except ConfigurationError as unusable:
+            reason = str(unusable)
         else:
-            means = "They lie in the broker."
-            of_queues.findings.append(
-                error("queues", "could not be looked at", means, "See to the broker first.")
-            )
-    finally:
-        await client.aclose()
+            async with client:
+                if await _fill(of_broker, broker.look(client, settings)):
+                    await _fill(of_queues, queues.look(client, settings, found.channels))
+                else:
+                    of_queues.findings.append(_unseen("queues", "they lie in the broker"))
+            return
+    of_broker.findings.append(_unseen("broker", reason))
+    of_queues.findings.append(_unseen("queues", reason))
+
+
+def _unseen(what: str, reason: str) -> Finding:
+    means = "What is wrong there is not known yet."
+    return error(what, f"not looked at: {reason}", means, "See to the other errors first, and look again.")
 
 
 async def _fill(section: Section, look: Look) -> bool:
