@@ -18,7 +18,7 @@ _ALIKE = 0.8
 
 
 class Configuration(NamedTuple):
-    """What can be used of an environment, and what not: `settings` has defaults for those that are `wrong`."""
+    """What can be used of an environment, and what not: `settings` has defaults for what is `wrong`."""
 
     settings: Settings
     channels: Mapping[str, Channel]
