@@ -39,8 +39,8 @@ SECONDS = float(os.environ.get("NOTIFIER_SCALE_SECONDS", "0"))
 SPEED = float(os.environ.get("NOTIFIER_SCALE_SPEED", "60"))
 PEOPLE = 200
 WAITING = 2_800
-"""What waits until all workers deliver, beside what they have in hand. 500 for each worker are allowed to, and
-a tenth more or less changes nothing: from 2,750 on there are six, and seven from 3,300 on."""
+"""What waits until all workers deliver, beside what they have in hand. 500 for each worker are allowed to,
+and a tenth more or less changes nothing: from 2,750 on there are six, and seven from 3,300 on."""
 EMAIL = "notifier-email"
 
 
