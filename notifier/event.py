@@ -103,6 +103,11 @@ def _iso_time(value: object) -> object:
 
 def _sound(data: dict[str, Any]) -> dict[str, Any]:
     """Refuses what is not JSON, or would not come out of the queue as it went in."""
+    for value in data.values():
+        if type(value) is not str and (type(value) is not int or not -_SMALL < value < _SMALL):
+            break
+    else:
+        return data  # as most are: flat, with texts and counts
     level: list[Any] = [data]
     for _ in range(MAX_NESTING):
         level = [
@@ -114,6 +119,9 @@ def _sound(data: dict[str, Any]) -> dict[str, Any]:
         if not level:
             return data
     raise PydanticCustomError("nesting", "is nested too deeply")
+
+
+_SMALL: Final = 1 << 63
 
 
 def _is_nested(value: object, data: dict[str, Any]) -> bool:
@@ -314,8 +322,12 @@ class Event(EventBody):
             size = len(json.dumps(self.data, ensure_ascii=False, separators=(",", ":")).encode())
             if size > MAX_DATA_BYTES:
                 raise InvalidEvent("data", f"has {size} bytes as JSON; the limit is {MAX_DATA_BYTES}")
-        to = [encode_recipient(recipient) for recipient in self.everyone()]
-        size = len(body) + (len(to[0]) if len(to) == 1 else sum(map(len, to)))
+        if self.recipient is not None:
+            to = [encode_recipient(self.recipient)]
+            size = len(body) + len(to[0])
+        else:
+            to = [encode_recipient(recipient) for recipient in self.recipients]
+            size = len(body) + sum(map(len, to))
         if size > MAX_EVENT_BYTES:
             raise InvalidEvent("event", f"has {size} bytes as JSON; the limit is {MAX_EVENT_BYTES}")
         return body, to

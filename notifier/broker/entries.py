@@ -178,7 +178,7 @@ def heads(
     event: tuple[str, str, str, str],
     accepted_ms: int,
     expires_ms: int | str,
-    addresses: Sequence[tuple[str, str]],
+    addresses: Iterable[tuple[str, str]],
 ) -> list[str]:
     """The heads of one event's deliveries. `event` is id, type, recipient and to; an address is its key and
     its value. Raises MalformedEntry when one of them has a line break, or a key a slash."""
