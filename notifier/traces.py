@@ -128,9 +128,7 @@ class Traces:
         for found in dict.fromkeys(line for reply in replies for line in reply[2:]):
             if step := _step(found.decode(errors="replace").split("\t")[1:]):
                 steps.setdefault(step.recipient, []).append(step)
-        for of_recipient in steps.values():
-            of_recipient.sort(key=lambda step: (step.at_ms, step.what != "routed"))
-        return steps
+        return {recipient: _in_order(of_recipient) for recipient, of_recipient in steps.items()}
 
     async def forget(self, recipient_id: str) -> bool:
         """Removes every step of this recipient. Whether there were any."""
@@ -163,6 +161,25 @@ class Traces:
                 if cursor != b"0":  # so much in the next step that the server is not held up by it
                     going[key] = (cursor, max(10, min(2_000, count * _STEP_BYTES // max(1, size))))
         return replies
+
+
+def _in_order(steps: Iterable[Step]) -> list[Step]:
+    """In the order of time, but what happened to a delivery after the step that made it: each queue of a
+    partition has an estimate of the server's clock of its own, and they differ by some milliseconds."""
+    left = sorted(steps, key=lambda step: (step.at_ms, step.what != "routed"))
+    found: list[Step] = []
+    made: set[tuple[str, str]] = set()
+    while left:
+        first = left[0]
+        lacking = set(first.places) - made
+        if lacking and first.what not in {"routed", "skipped"}:
+            makers = (step for step in left if step.what == "routed" and not lacking.isdisjoint(step.places))
+            first = next(makers, first)
+        left.remove(first)
+        found.append(first)
+        if first.what == "routed":
+            made.update(first.places)
+    return found
 
 
 def _started_ms(event_id: str) -> int:

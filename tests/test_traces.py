@@ -47,6 +47,12 @@ async def told(traces: Traces, event_id: str) -> list[str]:
     return [step.what for step in await steps(traces, event_id)]
 
 
+async def told_in_order(traces: Traces, event_id: str) -> list[str]:
+    """Of the one recipient, as it is told."""
+    [of_recipient] = (await traces.get(event_id)).values()
+    return [step.what for step in of_recipient]
+
+
 async def test_an_event_that_waits_is_known_with_its_recipients_and_no_step(
     service: Service, traces: Traces
 ) -> None:
@@ -71,6 +77,22 @@ async def test_the_whole_way_is_told_with_times_attempts_and_answers(
     assert routed.places == parked.places == delivered.places
     assert [channel for channel, _ in routed.places] == ["post"]
     assert routed.at_ms <= parked.at_ms <= delivered.at_ms
+
+
+async def test_a_delivery_is_told_after_it_was_routed_whatever_the_clocks_of_two_queues_say(
+    service: Service, traces: Traces
+) -> None:
+    key = service.keys.traces(service.keys.partition_of("ada"), int((await service.client.time())[0]) // 3600)
+    parked, delivered, routed, late = (
+        line("e1", "ada", 1_002, "parked", "post/a", attempt=1),
+        line("e1", "ada", 1_003, "delivered", "post/a", attempt=2),
+        line("e1", "ada", 1_007, "routed", "post/a\x1fletter/a", reason="ping"),
+        line("e1", "ada", 9_000, "routed", "post/a", reason="ping"),  # published again, after the window
+    )
+    await service.client.hset(key, mapping={"a": parked + delivered, "b": routed})
+    assert await told_in_order(traces, "e1") == ["routed", "parked", "delivered"]
+    await service.client.hset(key, mapping={"c": late})
+    assert await told_in_order(traces, "e1") == ["routed", "parked", "delivered", "routed"]
 
 
 async def test_what_can_not_be_delivered_is_dead_lettered_and_dead(
