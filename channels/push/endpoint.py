@@ -9,6 +9,11 @@ import httpx
 
 from notifier.channel import PermanentFailure
 
+_TRANSLATED = tuple(
+    ipaddress.IPv6Network(prefix) for prefix in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
+)
+"""Public by themselves, but a gateway makes any IPv4 address of what is in them (NAT64, 6to4)."""
+
 
 def check_endpoint(endpoint: str, *, allow_http: bool) -> str:
     """The endpoint, if it may be called. Raises PermanentFailure.
@@ -57,4 +62,4 @@ def _is_public(host: str) -> bool:
         except (OSError, UnicodeEncodeError):
             return True
     mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global
+    return (mapped or address).is_global and not any(address in prefix for prefix in _TRANSLATED)

@@ -411,6 +411,10 @@ async def test_keys_that_are_none_are_an_invalid_address(
         "https://[::1]/x",
         "https://[::]/x",
         "https://[::ffff:127.0.0.1]/x",
+        "https://[::127.0.0.1]/x",
+        "https://[64:ff9b::7f00:1]/x",
+        "https://[64:ff9b:1::a00:8]/x",
+        "https://[2002:a00:8::]/x",
         "https://[fe80::1]/x",
         "https://[fc00::1]/x",
         "https://１２７.0.0.1/x",  # noqa: RUF001 - the full-width digits are the point
