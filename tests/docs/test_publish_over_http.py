@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -37,6 +39,16 @@ async def run(url: str, folder: Path, *command: str) -> tuple[int, str, str]:
     )
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+def test_what_the_page_publishes_can_be_rendered_too() -> None:
+    """Who follows the page has a `notifier dev` that would show a dead letter."""
+    bodies = [json.loads(body) for body in re.findall(r"-d '(.*)'", PAGE.read_text())]
+    events = [event for body in bodies for event in (body if isinstance(body, list) else [body])]
+    given = [event.get("data", event) for event in events if event.get("type", "like") == "like"]
+    assert len(given) == 6
+    assert all("photo_title" in data for data in given)
+    assert all("photo_title" in program for program in FILES.values())
 
 
 @asynccontextmanager
