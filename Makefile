@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Tests wait more than they work; a file's tests stay together. 0 runs them in this process, as --pdb needs.
+JOBS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -23,8 +25,8 @@ help: ## list the targets
 demo: $(READY) ## the whole way of an event on this machine, in under 20 seconds
 	@$(BIN)/notifier demo $(ARGS)
 
-test: $(READY) ## all tests; make test ARGS="-k lanes" passes on what pytest understands
-	@$(BIN)/pytest $(ARGS)
+test: $(READY) ## all tests, two at a time; make test ARGS="-k lanes" passes on what pytest understands
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-fast: $(READY) ## the tests that take milliseconds
 	@$(BIN)/pytest -m "not slow" $(ARGS)
