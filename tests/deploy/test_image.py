@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,10 +77,10 @@ def _must(*command: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def image() -> Iterator[Image]:
     """In a store of its own, which is gone afterwards."""
     _can_build()
-    folder = tmp_path_factory.mktemp("containers")
+    folder = Path(tempfile.mkdtemp(prefix="image-"))  # podman wants a path of no more than 50 characters
     store = ("--root", str(folder / "root"), "--runroot", str(folder / "run"))
     try:
         _must("podman", *store, "import", "--quiet", BASE, BASE_NAME)
