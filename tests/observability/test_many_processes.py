@@ -61,7 +61,8 @@ def test_retries_parked_and_failed_attempts_are_counted_once(installation: Insta
     installation.publish(4)
     seen = installation.until(
         # The count comes with the failure; what lies in the queue, with the commit.
-        lambda seen: seen.most("notifier_queue_entries", queue="post", state="dlq") == 4, "in the DLQ"
+        lambda seen: seen.most("notifier_queue_entries", queue="post", state="dlq") == 4,
+        "in the DLQ",
     )
     assert seen.total("notifier_dead_letters_total", queue="post") == 4
     assert seen.total("notifier_failed_total", channel="post", outcome="TransientFailure") == 12

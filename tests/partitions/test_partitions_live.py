@@ -192,6 +192,21 @@ async def test_one_that_died_is_followed_and_one_that_lives_is_not(
         assert (await partitions.change(client, "ntf", 4)).after == 4
 
 
+@pytest.mark.parametrize("other", [4, 8])
+async def test_of_two_at_once_the_slower_one_begins_nothing(redis_url: str, other: int) -> None:
+    async with connect(redis_url) as client, connect(redis_url) as second:
+        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        ended = await asyncio.gather(
+            partitions.change(client, "ntf", 4),
+            partitions.change(second, "ntf", other),
+            return_exceptions=True,
+        )
+        [after] = [one.after for one in ended if isinstance(one, partitions.Moved)]
+        [refused] = [one for one in ended if isinstance(one, InvalidInput)]
+        assert "by another process a moment ago" in str(refused)
+        assert await partitions.look(client, "ntf") == partitions.Layout(after, 2, "1", None)
+
+
 async def test_a_worker_that_read_the_number_before_ends_and_says_why(redis_url: str, tmp_path: Path) -> None:
     settings = Settings(redis_url=redis_url, templates=write_types(tmp_path / "types"))
     channels = {"post": ScriptedChannel()}

@@ -139,7 +139,7 @@ async def change(client: Client, namespace: str, partitions: int, tell: Progress
     new = Keys(namespace, partitions, before.layout + 1)
     server = Server(client, old)
     async with server.held():
-        begin = Call(script("partition_begin"), [old.meta()], (partitions,))
+        begin = Call(script("partition_begin"), [old.meta()], (partitions, old.partitions, old.layout))
         [begun] = await server.run([begin])
         if begun is None or (int(begun[0]), int(begun[1])) != (old.partitions, old.layout):
             raise InvalidInput("partitions", "were changed by another process a moment ago")
