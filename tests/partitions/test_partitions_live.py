@@ -196,11 +196,15 @@ async def test_one_that_died_is_followed_and_one_that_lives_is_not(
 async def test_of_two_at_once_the_slower_one_begins_nothing(redis_url: str, other: int) -> None:
     async with connect(redis_url) as client, connect(redis_url) as second:
         await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
-        ended = await asyncio.gather(
+        await client.set("ntf:changing", "of a third one")  # type: ignore[union-attr]
+        both = asyncio.gather(
             partitions.change(client, "ntf", 4),
             partitions.change(second, "ntf", other),
             return_exceptions=True,
         )
+        await asyncio.sleep(0.5)  # by then both have read the number, and wait
+        await client.delete("ntf:changing")  # type: ignore[union-attr]
+        ended = await both
         [after] = [one.after for one in ended if isinstance(one, partitions.Moved)]
         [refused] = [one for one in ended if isinstance(one, InvalidInput)]
         assert "by another process a moment ago" in str(refused)
