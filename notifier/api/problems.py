@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from notifier.errors import BacklogFull, BrokerError, BrokerFull, InvalidInput
+from notifier.errors import BacklogFull, BrokerError, BrokerFull, InvalidInput, PartitionsMoved
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER: Final = "5"
@@ -93,6 +93,9 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, BacklogFull):
         detail = "too many events are waiting; publish again later"
         return Problem(429, detail, headers={"Retry-After": RETRY_AFTER})
+    if isinstance(error, PartitionsMoved):
+        detail = "the number of partitions changes, or has changed: then this process has to be started again"
+        return Problem(503, detail, headers={"Retry-After": RETRY_AFTER})
     if isinstance(error, BrokerFull):
         return Problem(503, "the broker is full; try again later", headers={"Retry-After": RETRY_AFTER})
     if isinstance(error, BrokerError):  # its text may name the broker's address

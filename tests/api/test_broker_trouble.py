@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
+from notifier.broker.connection import connect
+from notifier.operations import partitions
 from tests.api.conftest import Api, serving
 from tests.api.events import pairs
 from tests.support.proxy import open_proxy
@@ -101,3 +103,13 @@ async def test_readiness_follows_the_broker(redis_url: str) -> None:
         async with api.operator as client:
             text = (await client.get("/metrics")).text
             assert 'notifier_queue_entries{queue="events",state="waiting"} 0.0' in text
+
+
+async def test_an_api_that_knows_the_former_number_of_partitions_says_so(redis_url: str) -> None:
+    async with serving(redis_url) as api, api.backend as client:
+        assert (await client.put("/v1/recipients/u1", json={"id": "u1"})).status_code in {200, 201}
+        async with connect(redis_url) as broker:
+            await partitions.change(broker, "ntf", 4)
+        answer = await client.put("/v1/recipients/u1", json={"id": "u1"})
+        assert answer.status_code == 503
+        assert "has to be started again" in answer.json()["detail"]
