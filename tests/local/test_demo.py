@@ -168,7 +168,7 @@ def test_a_signal_ends_it_and_all_that_it_started(tmp_path: Path, number: signal
         started = children(process.pid)
         assert started
         process.send_signal(number)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, "")
     assert [pid for pid in started if is_running(pid)] == []
     assert left_behind(tmp_path) == []
