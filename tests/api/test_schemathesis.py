@@ -21,7 +21,7 @@ KEY = "k" * 32
 CASES = os.environ.get("NOTIFIER_SCHEMATHESIS_CASES", "")
 """For each operation. `make soak` takes many, and all phases; else it is a few seconds of fuzzing."""
 
-# The same cases each time: what chance finds, `make soak` finds, and not a change that has nothing to do with it.
+# The same cases each time: what only chance finds is for `make soak`.
 SHORT = ("--phases", "examples,fuzzing,stateful", "--max-examples", "4", "--seed", "1")
 
 
