@@ -194,16 +194,20 @@ async def test_one_that_died_is_followed_and_one_that_lives_is_not(
 
 @pytest.mark.parametrize("other", [4, 8])
 async def test_of_two_at_once_the_slower_one_begins_nothing(redis_url: str, other: int) -> None:
-    async with connect(redis_url) as client, connect(redis_url) as second:
-        await client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
-        await client.set("ntf:changing", "of a third one")  # type: ignore[union-attr]
+    async with connect(redis_url) as client, connect(redis_url) as second, connect(redis_url) as third:
+
+        async def both_wait() -> bool:
+            return [row["cmd"] for row in await third.client_list()].count("set") == 2  # type: ignore[union-attr]
+
+        await third.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})  # type: ignore[misc, union-attr]
+        await third.set("ntf:changing", "of a third one")  # type: ignore[union-attr]
         both = asyncio.gather(
             partitions.change(client, "ntf", 4),
             partitions.change(second, "ntf", other),
             return_exceptions=True,
         )
-        await asyncio.sleep(0.5)  # by then both have read the number, and wait
-        await client.delete("ntf:changing")  # type: ignore[union-attr]
+        await until(both_wait)  # so both have read the number
+        await third.delete("ntf:changing")  # type: ignore[union-attr]
         ended = await both
         [after] = [one.after for one in ended if isinstance(one, partitions.Moved)]
         [refused] = [one for one in ended if isinstance(one, InvalidInput)]
