@@ -86,3 +86,15 @@ async def serving(
 async def api(redis_url: str) -> AsyncIterator[Api]:
     async with serving(redis_url) as running:
         yield running
+
+
+@pytest.fixture
+async def backend(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    async with api.backend as client:
+        yield client
+
+
+@pytest.fixture
+async def ada(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    async with api.user("ada") as client:
+        yield client

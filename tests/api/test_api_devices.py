@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -25,18 +23,6 @@ BROWSER: dict[str, Any] = {
     "keys": {"p256dh": "A" * 87, "auth": "B" * 22},
 }
 BACKEND, OWN = "/v1/recipients/ada/devices", "/v1/inbox/devices"
-
-
-@pytest.fixture
-async def backend(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.backend as client:
-        yield client
-
-
-@pytest.fixture
-async def ada(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.user("ada") as client:
-        yield client
 
 
 async def keys(client: httpx.AsyncClient, path: str = OWN) -> list[str]:

@@ -37,18 +37,6 @@ def write(folder: Path, kind: str, options: str, *channels: str) -> None:
         (folder / kind / f"{channel}.jinja").write_text("{% block title %}x{% endblock %}")
 
 
-@pytest.fixture
-async def backend(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.backend as client:
-        yield client
-
-
-@pytest.fixture
-async def ada(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.user("ada") as client:
-        yield client
-
-
 async def patch(client: httpx.AsyncClient, path: str, preferences: Any) -> httpx.Response:
     return await client.patch(
         path,

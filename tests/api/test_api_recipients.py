@@ -32,12 +32,6 @@ IDS = (
 
 
 @pytest.fixture
-async def backend(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.backend as client:
-        yield client
-
-
-@pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     async with connect(redis_url) as client:
         yield client

@@ -12,17 +12,10 @@ import redis.asyncio
 from notifier.broker.connection import connect
 from notifier.keys import Keys
 from notifier.recipients import Suppressions, encode_suppression, suppression_field
-from tests.api.conftest import Api
 from tests.api.told import fields, problem
 
 KEYS = Keys()
 ADA = "/v1/recipients/ada/suppressions"
-
-
-@pytest.fixture
-async def backend(api: Api) -> AsyncIterator[httpx.AsyncClient]:
-    async with api.backend as client:
-        yield client
 
 
 @pytest.fixture
