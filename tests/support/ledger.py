@@ -53,7 +53,8 @@ class Ledger:
         """Those of `what` that lie behind `start` bytes."""
         with self.path.open() as file:
             file.seek(start)
-            rows = (line.split(" ") for line in file.read().splitlines())
+            whole = file.read().rpartition("\n")[0]  # of a line that is being written, a part may be there
+        rows = (line.split(" ") for line in whole.splitlines())
         found = (Line(row[0], row[1], row[2], int(row[3]), float(row[4])) for row in rows)
         return [line for line in found if line.what == what]
 
