@@ -114,14 +114,14 @@ class Scene:
         await until(lambda: self._is_at_rest(load), deadline=15, every=0.05)
 
     async def _is_at_rest(self, load: Load) -> bool:
-        # First the counts: an alert is in a queue before it is counted off, and here it must be seen there.
+        # In this order: once all are dead no count goes up, and an alert is in a queue before it is counted off.
+        if not await self._sum("dead", len(load.never)):
+            return False
         for number in range(self.keys.partitions):
             if any(int(n) for n in await self.client.hvals(self.keys.unalerted(number))):
                 return False
         states = (await self.look()).values()
-        if any(s.waiting or s.in_hand or s.parked or s.dlq or s.scheduled for s in states):
-            return False
-        return sum(s.dead for s in states) == len(load.never)
+        return not any(s.waiting or s.in_hand or s.parked or s.dlq or s.scheduled for s in states)
 
     async def close(self) -> None:
         self.ledger.close()
