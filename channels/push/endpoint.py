@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Final
 
 import httpx
 
 from notifier.channel import PermanentFailure
 
-_TRANSLATED = tuple(
-    ipaddress.IPv6Network(prefix) for prefix in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
+PUBLIC: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("2000::/3"))
+"""Where push services can be. Of IPv6 only what is given out for the world: loopback, private, link-local
+and translated addresses (NAT64: 64:ff9b::/96) all lie outside of it."""
+NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(prefix)
+    for prefix in (
+        "0.0.0.0/8",  # this machine
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # inside of a provider, and of many clusters
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local, with the metadata services of clouds
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",  # test networks
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # to many
+        "240.0.0.0/4",
+        "2001::/23",  # among them Teredo, which any IPv4 address can be made of
+        "2001:db8::/32",
+        "2002::/16",  # 6to4: a gateway makes any IPv4 address of it
+        "3fff::/20",
+    )
 )
-"""Public by themselves, but a gateway makes any IPv4 address of what is in them (NAT64, 6to4)."""
+"""What of `PUBLIC` is not public, by the registries of RFC 6890. The NetworkPolicy of `k8s/` has the same
+list, for names that resolve to such an address; a test compares them."""
 
 
 def check_endpoint(endpoint: str, *, allow_http: bool) -> str:
@@ -61,5 +86,5 @@ def _is_public(host: str) -> bool:
             address = ipaddress.IPv4Address(socket.inet_aton(host))
         except (OSError, UnicodeEncodeError):
             return True
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global and not any(address in prefix for prefix in _TRANSLATED)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in block for block in PUBLIC) and not any(address in block for block in NOT_PUBLIC)

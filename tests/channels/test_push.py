@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import os
 import shutil
@@ -417,6 +418,12 @@ async def test_keys_that_are_none_are_an_invalid_address(
         "https://[2002:a00:8::]/x",
         "https://[fe80::1]/x",
         "https://[fc00::1]/x",
+        "https://[ff02::1]/x",
+        "https://[100::1]/x",
+        "https://[2001:0:a00:8::]/x",
+        "https://198.18.0.1/x",
+        "https://224.0.0.1/x",
+        "https://255.255.255.255/x",
         "https://１２７.0.0.1/x",  # noqa: RUF001 - the full-width digits are the point
         "https://user:pass@push.example.com/x",
         "https://push.example.com:99999/x",
@@ -428,6 +435,20 @@ def test_an_endpoint_inside_our_own_network_is_not_called(endpoint: str) -> None
     with pytest.raises(PermanentFailure) as failure:
         check_endpoint(endpoint, allow_http=False)
     assert not isinstance(failure.value, InvalidAddress)
+
+
+@given(address=st.ip_addresses())  # which prefers those of the registries of special purposes
+@settings(max_examples=500)
+def test_what_python_knows_as_private_is_never_called(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    """Our list is written out, since a NetworkPolicy must have the same; Python keeps one that grows."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    try:
+        check_endpoint(f"https://{host}/x", allow_http=False)
+    except PermanentFailure:
+        return
+    assert address.is_global, address
 
 
 @pytest.mark.parametrize(
