@@ -114,7 +114,7 @@ class Scene:
         await until(lambda: self._is_at_rest(load), deadline=15, every=0.05)
 
     async def _is_at_rest(self, load: Load) -> bool:
-        # In this order: once all are dead no count goes up, and an alert is in a queue before it is counted off.
+        # In this order: once all are dead no count goes up, and an alert is queued before it is counted off.
         if not await self._sum("dead", len(load.never)):
             return False
         for number in range(self.keys.partitions):
