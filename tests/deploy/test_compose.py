@@ -20,7 +20,7 @@ from notifier.bootstrap import open_channels
 from notifier.cli.app import app
 from notifier.local.broker import free_port
 from notifier.settings import PREFIX, load
-from tests.deploy.test_manifests import IS_SETTING
+from tests.deploy.test_manifests import FRAGMENTED, IS_SETTING, mebibytes
 from tests.support.manifests import ROOT, run, tool
 from tests.support.waiting import until
 
@@ -84,6 +84,7 @@ def test_commands_and_settings_are_real(services: Mapping[str, Any]) -> None:
         called, *arguments = service["command"]
         with command.commands[called].make_context(called, list(arguments)) as context:  # type: ignore[attr-defined]
             assert context.params["port"] == port
+            assert context.params["host"] == "0.0.0.0", "Prometheus asks from another container"
         assert f"127.0.0.1:{port}/readyz" in service["healthcheck"]["test"][-1]
     assert services["worker"]["deploy"]["replicas"] == 2
 
@@ -112,6 +113,9 @@ def test_the_broker_keeps_its_data_and_never_throws_any_away(services: Mapping[s
     [volume] = services["valkey"]["volumes"]
     assert (volume["type"], volume["target"]) == ("volume", "/data")
     assert services["api"]["depends_on"]["valkey"]["condition"] == "service_healthy"
+    # While it saves, what is written is copied: 109 MB of 109 in a server that was written all over.
+    room = int(services["valkey"]["mem_limit"]) / 2**20
+    assert 2 * FRAGMENTED * mebibytes(options["--maxmemory"]) <= room
 
 
 def test_each_is_given_longer_than_its_drain_takes(services: Mapping[str, Any]) -> None:

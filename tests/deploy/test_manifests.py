@@ -39,6 +39,8 @@ from tests.support.manifests import (
     workloads,
 )
 
+FRAGMENTED = 1.13
+"""What a server takes of the machine for a byte of its data, as measured under churn."""
 OVERLAYS = ("dev", "production")
 VERSIONS = ("1.30.0", "1.37.0")  # the oldest that has `preStop.sleep` switched on, and the newest known here
 SCHEMAS: Mapping[str, Any] = {
@@ -81,6 +83,12 @@ def container(workload: Doc) -> Mapping[str, Any]:
     [only] = workload["spec"]["template"]["spec"]["containers"]
     found: Mapping[str, Any] = only
     return found
+
+
+def mebibytes(size: str) -> int:
+    """Of a size as Valkey, Kubernetes and Compose write it."""
+    number, unit = re.fullmatch(r"(\d+)(\w+)", size.lower()).groups()  # type: ignore[union-attr]
+    return int(number) * {"mb": 1, "mi": 1, "m": 1, "g": 1024, "gi": 1024}[unit]
 
 
 def ours(docs: Sequence[Doc]) -> list[Doc]:
@@ -350,8 +358,15 @@ def test_images_have_a_version_and_pods_a_size(docs: Sequence[Doc]) -> None:
         _, _, tag = container(doc)["image"].rpartition("/")[2].partition(":")
         assert re.match(r"v?\d+\.\d+", tag), container(doc)["image"]
         resources = container(doc)["resources"]
-        assert resources["requests"].keys() >= {"cpu", "memory"}
-        assert resources["limits"]["memory"]
+        assert resources["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+        assert resources["limits"].keys() == {"memory", "ephemeral-storage"}
+
+
+def test_the_broker_of_dev_has_room_for_a_copy_of_its_data() -> None:
+    broker = container(named(overlay("dev"), "StatefulSet", "valkey"))
+    limit, maxmemory = broker["resources"]["limits"]["memory"], broker["args"][-3]
+    assert broker["args"][-4] == "--maxmemory"
+    assert 2 * FRAGMENTED * mebibytes(maxmemory) <= mebibytes(limit)
 
 
 def test_pods_are_spread_and_replaced_one_by_one(docs: Sequence[Doc]) -> None:
@@ -374,7 +389,7 @@ OUTSIDE = {
 
 
 def reaches(docs: Sequence[Doc], workload: Doc) -> set[str]:
-    """Where its pods may connect to, in words: `dns`, `valkey:redis`, `outside 0.0.0.0/0:443`, `10.0.0.0/8:6379`."""
+    """Where its pods may connect to, in words: `dns`, `valkey:redis`, `10.0.0.0/8:6379`."""
     found: set[str] = set()
     for policy in of_kind(docs, "NetworkPolicy"):
         spec = policy["spec"]

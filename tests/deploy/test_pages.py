@@ -128,18 +128,40 @@ def test_the_env_file_that_the_page_makes_works(tmp_path: Path) -> None:
 
 
 def test_what_compose_is_told_is_there() -> None:
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     for words in lines("run-with-compose.md", "docker"):
+        if words[0] == "volume":
+            assert words[1:] in [["rm", f"{compose['name']}_{name}"] for name in compose["volumes"]]
+            continue
         assert words[0] == "compose"
         help_text = run(tool("docker-compose"), words[1], "--help").stdout
-        for word in words[2:]:
-            if word.startswith("--"):
+        options = words[2:]
+        if words[1] in {"exec", "run"}:
+            service = next(n for n, word in enumerate(words) if n > 1 and not word.startswith("-"))
+            assert words[service] in compose["services"]
+            program = words[service + 1 :]
+            if words[service] == "valkey":
+                assert program[0] in {"valkey-cli", "sh"}
+            else:
+                is_command(program)
+            options = words[2:service]
+        for word in options:
+            if word.startswith("-"):
                 assert word.partition("=")[0] in help_text, word
             elif "=" in word:
-                assert word.partition("=")[0] in services
-        if words[1] == "exec":
-            assert words[2] in services
-            is_command(words[3:])
+                assert word.partition("=")[0] in compose["services"]
+
+
+def test_prometheus_is_told_the_services_and_their_ports() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    [text] = [b.text for b in blocks(PAGES["run-with-compose.md"]) if b.language == "yaml"]
+    [job] = yaml.safe_load(text)["scrape_configs"]
+    found = {name: sd["port"] for sd in job["dns_sd_configs"] for name in sd["names"]}
+    assert found.keys() == {"worker", "api"}
+    for name, port in found.items():
+        command = compose["services"][name]["command"]
+        assert command[-4:] == ["--host", "0.0.0.0", "--port", str(port)]
+        assert "outside" in compose["services"][name]["networks"]
 
 
 def test_the_numbers_of_the_page_are_those_of_the_manifests() -> None:
