@@ -185,7 +185,7 @@ def test_a_script_in_the_url_of_a_push_is_refused(tmp_path: Path, write: Write) 
     [
         ("\n{{ data.missing }}", "like/push.jinja:3: missing is missing"),
         ("{{ data.x }}", "like/push.jinja:2: a value is null: test for it, or give a default"),
-        ("{{ data.get }}", "like/push.jinja:2: a method is printed, not its result"),
+        ("{{ 'x'.upper }}", "like/push.jinja:2: a method is printed, not its result"),
         ("{{ 1 / 0 }}", "like/push.jinja:2: division by zero"),
         (
             "{{ data.n | money('euro') }}",
@@ -354,6 +354,42 @@ def test_a_channel_without_blocks_renders_nothing(tmp_path: Path, write: Write) 
 def test_data_may_be_called_like_a_method(tmp_path: Path, write: Write) -> None:
     body = "{% for i in data.items %}{{ i.values }}{% endfor %}{{ data.get('no', '-') }}{{ data.copy }}"
     assert mail(tmp_path, write, body, items=[{"values": 1}, {"values": 2}], copy="c")["body"] == "12-c"
+
+
+@pytest.mark.parametrize("field", ["items", "keys", "values", "get", "update", "pop", "copy"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% for i in data.FIELD %}{% endfor %}",
+        "{{ data.FIELD }}",
+        "{{ data['FIELD'] }}",
+        "{{ data.FIELD.x }}",
+        "{{ data.FIELD | length }}",
+        "{{ data.inner.FIELD | join }}",
+        "{{ [data] | map(attribute='FIELD') | join }}",
+        "{% for k, v in data.FIELD | items %}{% endfor %}",
+    ],
+)
+def test_a_missing_field_that_is_called_like_a_method_is_named(
+    tmp_path: Path, write: Write, body: str, field: str
+) -> None:
+    with pytest.raises(TemplateError) as caught:
+        mail(tmp_path, write, body.replace("FIELD", field), inner={})
+    assert caught.value.reason == f"{field} is missing"
+
+
+def test_a_missing_field_that_is_called_like_a_method_is_not_defined(tmp_path: Path, write: Write) -> None:
+    body = "{{ data.items is defined }} {{ data.values | default('-') }}{{ '!' if data.get is defined }}"
+    assert mail(tmp_path, write, body)["body"] == "False -"
+
+
+def test_a_mapping_is_walked_through_by_filters_or_calls(tmp_path: Path, write: Write) -> None:
+    body = (
+        "{% for k, v in data.of | items %}{{ k }}{{ v }}{% endfor %} {{ (data.of | dictsort | first)[1] }}"
+        "{% for k, v in data.of.items() %} {{ k }}{{ v }}{% endfor %} {{ data.of.keys() | join }}"
+        " {{ data.of.values() | sum }} {{ data.of.get('c', '-') }}"
+    )
+    assert mail(tmp_path, write, body, of={"b": 1, "a": 2})["body"] == "b1a2 2 b1 a2 ba 3 -"
 
 
 def test_the_variables_are_those_of_the_design(tmp_path: Path, write: Write) -> None:

@@ -70,6 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
         self.filters.update(bounded_filters(self.filters))
         self.filters.update(FILTERS)
+        self.filters["items"] = _items
         self.filters[_SPEND] = _spend
         self.filters[_BOUNDED] = _bounded
         for name in _UNBOUNDED_FILTERS:
@@ -78,14 +79,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals["range"] = _bounded_range
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        # `data.items` is what the producer sent under this name, not a method of dict.
-        if type(obj) is dict:
-            try:
-                return obj[attribute]
-            except KeyError:
-                if attribute not in _METHODS_OF_MAPPINGS:
-                    return self.undefined(obj=obj, name=attribute)
-        return super().getattr(obj, attribute)
+        return self.getitem(obj, attribute) if type(obj) is dict else super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        # `data.items` is what the producer sent under this name, or missing; never a method of dict.
+        if type(obj) is not dict:
+            return super().getitem(obj, argument)
+        try:
+            return obj[argument]
+        except (LookupError, TypeError):
+            return self.undefined(obj=obj, name=argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if attr in REFUSED_METHODS and isinstance(obj, str | int):
@@ -95,6 +98,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         # A macro that calls itself twice needs no loop to run for ever.
         spend()
+        if type(obj) is Missing:
+            obj = _meant(obj)
         owner = getattr(obj, "__self__", None)
         if owner is not None:
             args = check_method(owner, obj.__name__, args, kwargs)
@@ -161,6 +166,21 @@ class _Formatter(SandboxedFormatter):
 
 class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
     pass
+
+
+def _meant(called: Missing) -> Any:
+    """The method of a mapping that has no field of the name by which it is called."""
+    mapping, name = called._undefined_obj, called._undefined_name  # noqa: SLF001 - Jinja has no other names
+    return getattr(mapping, name) if type(mapping) is dict and name in _METHODS_OF_MAPPINGS else called
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """The pairs of a mapping. Jinja's own one takes what is missing for empty."""
+    if isinstance(value, Undefined):
+        iter(value)  # raises, and says which
+    if not isinstance(value, Mapping):
+        raise UndefinedError("items takes a mapping")
+    return iter(value.items())
 
 
 def _written(body: list[nodes.Node]) -> int:
