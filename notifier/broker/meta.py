@@ -55,9 +55,14 @@ def lookup(keys: Keys) -> Command:
     return "HMGET", keys.meta(), "partitions", "layout", "changing"
 
 
+def has_moved(keys: Keys, reply: Any) -> bool:
+    """Whether these names will never count again."""
+    partitions, layout, _ = reply
+    return bool(partitions) and (int(partitions), int(layout or 1)) != (keys.partitions, keys.layout)
+
+
 def check(keys: Keys, reply: Any) -> None:
     """Raises PartitionsMoved when these names do not count any more, or not now. An installation that is gone
     from the server says nothing of that: whoever writes to it makes it anew."""
-    partitions, layout, changing = reply
-    if changing or (partitions and (int(partitions), int(layout or 1)) != (keys.partitions, keys.layout)):
+    if reply[2] or has_moved(keys, reply):
         raise PartitionsMoved("the number of partitions has changed; a process that goes on starts again")

@@ -117,11 +117,11 @@ def _dry_run(settings: Settings, partitions: int, *, as_json: bool) -> None:
 
 async def _survey(client: Client, namespace: str, partitions: int) -> tuple[Inventory, list[str]]:
     from notifier.keys import Keys
-    from notifier.operations.partitions import checked, living, survey
+    from notifier.operations.partitions import Inventory, checked, living, survey
 
     before = await checked(client, namespace, partitions)
     keys = Keys(namespace, before.partitions, before.layout)
-    found = await survey(client, keys)
+    found = Inventory() if before.is_done else await survey(client, keys)
     return found, await living(client, keys, found.leases)
 
 

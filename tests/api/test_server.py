@@ -19,7 +19,9 @@ import httpx
 import pytest
 import redis
 
+from notifier.broker.connection import connect
 from notifier.local.broker import EmbeddedBroker, end_with_parent, free_port
+from notifier.operations import partitions
 from tests.api.conftest import ENVIRON, PUBLISH
 from tests.api.events import pairs
 from tests.api.raw import Wire, head, wire
@@ -244,3 +246,21 @@ async def test_a_broker_that_dies_and_comes_back(tmp_path: Path) -> None:
             response = await client.post("/v1/events", json={"id": "e1", "type": "like", "recipient": "u1"})
             assert response.status_code == 202
         assert len(pairs(broker.url)) == len(EVENTS) + 1
+
+
+@pytest.mark.slow
+async def test_it_waits_while_partitions_are_changed_and_ends_once_they_were(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with started(redis_url, tmp_path) as (server, client), connect(redis_url) as broker:
+        await broker.hset("ntf:meta", "changing", "4")  # type: ignore[misc, union-attr]
+        answer = await client.get("/readyz")
+        assert (answer.status_code, "number of partitions" in answer.json()["detail"]) == (503, True)
+        await broker.hdel("ntf:meta", "changing")  # type: ignore[misc, union-attr]
+        assert (await client.get("/readyz")).status_code == 200
+        await partitions.change(broker, "ntf", 4)
+        assert await server.ended() == 1
+        assert server.lines("partitions_moved")
+        assert server.lines("api_stopped")
+    async with started(redis_url, tmp_path) as (server, client):
+        assert (await client.get("/readyz")).status_code == 200

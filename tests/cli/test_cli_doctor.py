@@ -183,6 +183,16 @@ def test_what_is_fixed_in_the_broker_has_to_fit(cli: Cli, client: redis.Redis) -
     assert wrong["partitions"]["mend"] == "notifier partitions change 32"
 
 
+def test_of_a_change_of_partitions_that_was_interrupted_nothing_else_is_said(
+    cli: Cli, client: redis.Redis
+) -> None:
+    client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1", "changing": "32"})
+    client.set(Keys().queue("events", 0), "moved; ntf:meta says where to")
+    wrong = found(cli("doctor", "--json"), "error")
+    assert wrong["partitions"]["mend"] == "notifier partitions change 32"
+    assert not {"reachable", "events workers"} & wrong.keys()
+
+
 def test_queues_that_nobody_serves_are_an_error_once_something_waits(cli: Cli, client: redis.Redis) -> None:
     assert cli("publish", "-q", "/dev/null").code in {0, 2}
     client.hset("ntf:meta", mapping={"partitions": 16, "wire": "1"})

@@ -179,6 +179,22 @@ async def test_a_number_that_can_not_be_changes_nothing(redis_url: str, number: 
         assert await partitions.look(client, "ntf") == partitions.Layout(16, 1, "1", None)
 
 
+async def test_a_change_that_was_done_and_still_stands_there_is_ended(redis_url: str) -> None:
+    """Of two at once, older versions let the slower one write down what it never began."""
+    async with connect(redis_url) as client:
+        stands = {"partitions": 8, "layout": 2, "wire": "1", "changing": 8}
+        await client.hset("ntf:meta", mapping=stands)  # type: ignore[misc, union-attr]
+        await client.set("{ntf:2:03}:of:a:later:version", "1")  # type: ignore[union-attr]
+        with pytest.raises(InvalidInput, match="notifier partitions change 8"):
+            await partitions.change(client, "ntf", 4)
+        code, out, _ = await asyncio.to_thread(
+            ran, "partitions", "change", "8", "--dry-run", "--json", url=redis_url
+        )
+        assert (code, json.loads(out)["keys"]) == (0, {})
+        assert await partitions.change(client, "ntf", 8) == partitions.Moved(8, 8, True, {})
+        assert await partitions.look(client, "ntf") == partitions.Layout(8, 2, "1", None)
+
+
 async def test_one_that_died_is_followed_and_one_that_lives_is_not(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,12 @@ class Layout:
     wire: str
     changing: int | None
 
+    @property
+    def is_done(self) -> bool:
+        """A change to the number that there is: of two at once, older versions let the slower one begin.
+        Everything has moved, and nothing but the note of it is left."""
+        return self.changing == self.partitions
+
 
 @dataclass(slots=True)
 class Inventory:
@@ -128,6 +134,7 @@ async def living(client: Client, keys: Keys, leases: Mapping[int, Sequence[bytes
 
 async def change(client: Client, namespace: str, partitions: int, tell: Progress = lambda *_: None) -> Moved:
     """Moves everything to so many partitions. Whoever was interrupted calls it again.
+    So does whoever finds a change that was done already, but is still noted as going on.
 
     Raises InvalidInput for a number that can't be, for a namespace without an installation or whose change to
     another number has begun, and when there are keys that it would have to leave behind; StillServed;
@@ -136,6 +143,10 @@ async def change(client: Client, namespace: str, partitions: int, tell: Progress
     """
     before = await checked(client, namespace, partitions)
     old = Keys(namespace, before.partitions, before.layout)
+    if before.is_done:
+        async with (server := Server(client, old)).held():
+            await server.run([Call(script("partition_end"), [old.meta()], (partitions, ""))])
+        return Moved(partitions, partitions, True, {})
     new = Keys(namespace, partitions, before.layout + 1)
     server = Server(client, old)
     async with server.held():
@@ -154,7 +165,9 @@ async def change(client: Client, namespace: str, partitions: int, tell: Progress
 
 
 async def checked(client: Client, namespace: str, partitions: int) -> Layout:
-    """The layout as it is, if it can be changed to this number. Raises InvalidInput and BrokerError."""
+    """The layout as it is, if it can be changed to this number, or this change be ended.
+
+    Raises InvalidInput and BrokerError."""
     if not 1 <= partitions <= MAX_PARTITIONS:
         raise InvalidInput("partitions", f"must be from 1 to {MAX_PARTITIONS}")
     before = await look(client, namespace)
@@ -168,7 +181,7 @@ async def checked(client: Client, namespace: str, partitions: int) -> Layout:
     if before.changing not in {None, partitions}:
         assert before.changing is not None
         raise _other(before.changing)
-    if before.partitions == partitions:
+    if before.partitions == partitions and not before.is_done:
         raise InvalidInput("partitions", f"are {partitions} already")
     return before
 
