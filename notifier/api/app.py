@@ -42,7 +42,12 @@ from notifier.bootstrap import (
 from notifier.settings import Settings
 
 _DESCRIPTION = "Publish events; keep recipients, their devices and preferences; read the inbox; mend queues."
-_REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id")
+# What the document names, and what every request may have.
+_REQUEST_HEADERS = (
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
+    "X-Request-Id",
+)  # fmt: skip
+_RESPONSE_HEADERS = ("Allow", "ETag", "Idempotent-Replayed", "Retry-After", "X-Request-Id")
 _ROUTERS = (
     health.router, events.router, traces.router,
     recipients.router, devices.backend, preferences.backend, suppressions.router, tokens.router,
@@ -99,7 +104,7 @@ def create_app(settings: Settings, environ: Mapping[str, str]) -> FastAPI:
             allow_origins=[check_origin(origin) for origin in settings.cors_origins],
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=list(_REQUEST_HEADERS),
-            expose_headers=["Idempotent-Replayed", "Retry-After", "X-Request-Id"],
+            expose_headers=list(_RESPONSE_HEADERS),
         )
     app.add_middleware(RawPaths)
     app.add_middleware(Requests)

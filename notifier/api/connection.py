@@ -118,6 +118,9 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._refuse(400)  # RFC 9112, 3.2: a proxy in front may take it for another host's
         super().on_headers_complete()
         self._in_head, self._body_bytes = False, 0
         self._wait_for("pace")

@@ -26,6 +26,8 @@ _OK: Final = {
 }
 
 
+# Load balancers and monitors ask with HEAD: as GET, and the server leaves the body out.
+@router.head("/livez", include_in_schema=False)
 @router.get(
     "/livez",
     summary="The process lives",
@@ -37,6 +39,7 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False, response_model=None)
 @router.get(
     "/readyz",
     summary="The broker can be reached",
@@ -53,6 +56,7 @@ async def readyz(parts: Parts) -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/metrics", include_in_schema=False, dependencies=[SeesMetrics], response_class=Response)
 @router.get(
     "/metrics",
     summary="What has been counted, for Prometheus",

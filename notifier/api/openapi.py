@@ -7,6 +7,7 @@ route can have, and optional parameters as HTTP knows them: left out, not null.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final
@@ -28,7 +29,8 @@ TAGS: Final = [
     {"name": "health", "description": "For supervisors and Prometheus"},
 ]
 _CHECKED: Final = "/v1/"
-"""Below this, a query parameter that is not known is refused: a filter that is misspelt would select all."""
+"""Below this, a query parameter that is not known is refused: a filter that is misspelt would select all.
+So is a second value where one is taken: which of them counted, nobody could know."""
 
 
 class Description:
@@ -73,13 +75,19 @@ class Description:
             raise Problem(405, "Method Not Allowed", headers={"Allow": ", ".join(methods)})
 
     def check_query(self, request: Request) -> None:
-        """Raises Problem (422) for a query parameter that the route does not know."""
+        """Raises Problem (422) for a query parameter that the route does not know, or of which it takes one
+        value and there are more."""
         operation = self._resource(request.scope["path"]).get(request.method.lower(), {})
-        known = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
-        unknown = [name for name in request.query_params if name not in known]
+        parameters = (one for one in operation.get("parameters", ()) if one["in"] == "query")
+        is_list = {one["name"]: one["schema"].get("type") == "array" for one in parameters}
+        counts = Counter(name for name, _ in request.query_params.multi_items())
+        unknown = [name for name in counts if name not in is_list]
         if unknown:
             errors = [(f"query.{name[:100]}", "is not a known parameter") for name in unknown]
             raise Problem(422, "query: has a parameter that is not known", errors=errors)
+        if repeated := [name for name, count in counts.items() if count > 1 and not is_list[name]]:
+            errors = [(f"query.{name}", "is given more than once") for name in repeated]
+            raise Problem(422, f"query.{repeated[0]}: is given more than once", errors=errors)
 
 
 async def _check(request: Request) -> None:

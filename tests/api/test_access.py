@@ -282,6 +282,30 @@ async def test_other_origins_are_let_in_by_list(redis_url: str) -> None:
                 assert "Access-Control-Allow-Credentials" not in response.headers
 
 
+async def test_browsers_may_send_and_read_each_header_of_the_document(redis_url: str) -> None:
+    origin = "https://app.example.com"
+    async with serving(redis_url, NOTIFIER_CORS_ORIGINS=origin) as api:
+        operations = [one for resource in api.app.openapi()["paths"].values() for one in resource.values()]
+        sent = {
+            p["name"].lower() for one in operations for p in one.get("parameters", ()) if p["in"] == "header"
+        }
+        read = {
+            name.lower()
+            for one in operations
+            for response in one["responses"].values()
+            for name in response.get("headers", ())
+        }
+        assert {"if-match", "idempotency-key"} <= sent - {"accept-encoding"}
+        asked = {"Origin": origin, "Access-Control-Request-Method": "PUT",
+                 "Access-Control-Request-Headers": ", ".join(sorted(sent))}  # fmt: skip
+        preflight = await api.client.options("/v1/recipients/u1", headers=asked)
+        assert preflight.status_code == 200, preflight.text
+        plain = await api.client.get("/livez", headers={"Origin": origin})
+        exposed = plain.headers["Access-Control-Expose-Headers"].lower().split(", ")
+        assert "etag" in read
+        assert read <= set(exposed)
+
+
 async def test_without_a_list_no_origin_is_let_in(api: Api) -> None:
     response = await api.client.get("/livez", headers={"Origin": "https://app.example.com"})
     assert "Access-Control-Allow-Origin" not in response.headers

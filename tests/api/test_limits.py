@@ -356,3 +356,19 @@ async def test_what_is_not_there_is_a_problem_too(api: Api) -> None:
         assert (response.status_code, response.json()["status"]) == (status, status)
         assert response.headers["Content-Type"] == "application/problem+json"
         assert ("Allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
+        (b"GET /livez HTTP/1.0\r\nHost: a\r\nHost: b\r\n", 400),
+        (b"GET /livez HTTP/1.0\r\n", 200),
+        (b"GET /livez HTTP/1.1\r\nHost:\r\n", 200),
+    ],
+)
+async def test_a_request_names_one_host(api: Api, lines: bytes, status: int) -> None:
+    async with wire(api.url) as client:
+        await client.send(lines + b"\r\n")
+        assert (await client.answer()).status == status

@@ -99,6 +99,19 @@ async def test_a_query_parameter_that_is_not_known_is_refused(api: Api) -> None:
     assert (await api.client.get("/livez", params={"probe": "1"})).status_code == 200
 
 
+async def test_a_query_parameter_that_takes_one_value_takes_no_second(api: Api) -> None:
+    async with api.operator as client:
+        twice = [("channel", "email"), ("channel", "push"), ("state", "dlq"), ("state", "dead")]
+        response = await client.get("/v1/dead-letters", params=twice)
+        assert (response.status_code, response.json()["errors"]) == (
+            422, [{"field": "query.state", "reason": "is given more than once"}],
+        )  # fmt: skip
+        assert (await client.get("/v1/dead-letters", params=twice[:3])).status_code == 200
+    async with api.user("u1") as client:
+        response = await client.get("/v1/inbox?page_size=1&page_size=2")
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "query.page_size")
+
+
 async def test_allow_names_every_method_of_a_path(api: Api) -> None:
     async with api.backend as client:
         response = await client.post("/v1/recipients/u1", json={})
