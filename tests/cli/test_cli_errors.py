@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,41 @@ def test_control_c_ends_a_command_with_130_and_without_a_word(start: Any) -> Non
     process.send_signal(signal.SIGINT)
     outcome = process.finished()
     assert (outcome.code, outcome.err) == (130, "")
+
+
+@pytest.mark.parametrize("loaded", ["pydantic", "typer", "notifier.cli.dlq", "notifier.cli.app"])
+def test_control_c_while_a_command_is_loaded_is_as_quiet(loaded: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "notifier.cli", "queues", "--watch"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    with process, process.stderr as said:
+        assert any(line.rpartition("|")[2].strip() == loaded for line in iter(said.readline, ""))
+        process.send_signal(signal.SIGINT)
+        after = said.read()
+        assert process.wait(20) == 130
+    assert "Traceback" not in after
+    assert "KeyboardInterrupt" not in after
+
+
+def test_nothing_is_loaded_before_control_c_is_seen_to() -> None:
+    code = "import sys, notifier.cli; print({'pydantic', 'redis', 'typer', 'asyncio'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_what_publishers_import_is_there() -> None:
+    code = (
+        "import notifier; from notifier import *; notifier.errors.BrokerFull is BrokerFull or exit(3);"
+        "missing = [n for n in notifier.__all__ if n not in dir(notifier) or globals()[n].__name__ != n];"
+        "exit(repr(missing) if missing or hasattr(notifier, 'Nonsense') else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_closed_streams_are_told_or_done_without(start: Any) -> None:
