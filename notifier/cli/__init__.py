@@ -10,14 +10,24 @@ _EXTRA = {"typer", "rich", "structlog"}
 _INTERRUPTED = 130
 
 
+def end_at_once(*_: object) -> None:
+    """What Ctrl-C does until a command has something in hand."""
+    os._exit(_INTERRUPTED)
+
+
+def interruptible() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt, or cancels what asyncio runs, as Python has it."""
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main() -> None:
     """The console script; ends the process with 0 (done), 1 (failed), 2 (bad usage or bad input) or 130
     (Ctrl-C)."""
-    # Loading takes a second, and nothing is in hand before it is over. Until then Ctrl-C printed a traceback,
-    # and SIGTERM killed a worker.
-    can_be_interrupted = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not behind nohup
-    if can_be_interrupted:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    # Loading takes a second, and nothing is in hand before it is over. A KeyboardInterrupt would print a
+    # traceback then, or get lost in a lock of the import system; and SIGTERM would kill a worker.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as behind nohup
+        signal.signal(signal.SIGINT, end_at_once)
     if sys.argv[1:2] == ["worker"]:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
@@ -26,9 +36,4 @@ def main() -> None:
         if error.name not in _EXTRA:
             raise
         sys.exit("notifier: the command line needs more packages: pip install 'notifier-service[service]'")
-    try:
-        if can_be_interrupted:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:  # before or after the command itself
-        sys.exit(_INTERRUPTED)
+    sys.exit(run(sys.argv[1:]))

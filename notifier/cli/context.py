@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from notifier.cli import interruptible
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -74,6 +76,7 @@ def read_settings(*, serving: bool = False) -> Settings:
 
 
 def execute(running: Coroutine[Any, Any, _T]) -> _T:
+    interruptible()
     return asyncio.run(running)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli import output
+from notifier.cli import interruptible, output
 from notifier.cli.context import CommandFailed, JsonOption, read_settings
 from notifier.cli.line_ids import PREFIX, LineIds
 from notifier.cli.lines import Line, Source, before, hint, opened
@@ -49,6 +49,7 @@ def publish(
         open_tracing(settings) as tracing,
         open_publisher(settings, tracing) as publisher,
     ):
+        interruptible()
         run = _Run(source, publisher, settings, new_ids=new_ids)
         try:
             with _progress(run) as show:

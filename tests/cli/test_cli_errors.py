@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -184,15 +185,17 @@ def test_control_c_ends_a_command_with_130_and_without_a_word(start: Any) -> Non
 
 @pytest.mark.parametrize("loaded", ["pydantic", "typer", "notifier.cli.dlq", "notifier.cli.app"])
 def test_control_c_while_a_command_is_loaded_is_as_quiet(loaded: str) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))  # a broker for which it waits once it is loaded
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "notifier.cli", "queues", "--watch"],
+        env=os.environ | {"NOTIFIER_REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stderr
-    with process, process.stderr as said:
+    with silent, process, process.stderr as said:
         assert any(line.rpartition("|")[2].strip() == loaded for line in iter(said.readline, ""))
         process.send_signal(signal.SIGINT)
         after = said.read()
