@@ -9,9 +9,26 @@ from datetime import datetime
 from typing import Any
 
 import schemathesis
+from schemathesis.engine import observations
 
 _KEY = "idempotency-key"
 _VALID = '"[ !#-~]{1,255}"|[!#-~]{1,255}'
+
+
+# It looks for its own address in every text of an answer, and 4.32 ends with an internal error at one that
+# looks like a URL and can't be read, such as http://[ in a profile that it has put there itself.
+_path_of = observations._same_origin_path  # noqa: SLF001 - there is no setting for it
+
+
+def _path_if_readable(value: str, origin: tuple[str, str]) -> str | None:
+    try:
+        found: str | None = _path_of(value, origin)
+    except ValueError:
+        return None
+    return found
+
+
+observations._same_origin_path = _path_if_readable  # noqa: SLF001
 
 
 @schemathesis.hook
