@@ -125,7 +125,7 @@ class Deliveries:
                 failure = _failure("MalformedEntry", str(error), message, partition.server_ms())
                 self._bury(partition, message, failure)
                 continue
-            message.lane = b"%b/%b" % (entry.recipient, entry.key)
+            message.lane = entry.recipient + b"/" + entry.key
             if message.deliveries > MAX_OWNERS:
                 self._bury(partition, message, _poison(message, partition.server_ms()))
             else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,14 +55,22 @@ def uuid7() -> str:
     try:
         random = _random.pop()
     except IndexError:
-        words = struct.iter_unpack(">HHQ", os.urandom(12 * 256))
+        digits = os.urandom(10 * 256).hex()
         _random.extend(
-            f"{a & 0x0FFF | 0x7000:04x}-{b & 0x3FFF | 0x8000:04x}-{c & 0xFFFF_FFFF_FFFF:012x}"
-            for a, b, c in words
+            f"-7{digits[i : i + 3]}-{_VARIANT[digits[i + 3]]}{digits[i + 4 : i + 7]}-{digits[i + 7 : i + 19]}"
+            for i in range(0, len(digits), 20)
         )
         random = _random.pop()
-    time_ = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{time_[:8]}-{time_[8:]}-{random}"
+    return _time_digits(time.time_ns() // 1_000_000) + random
+
+
+_VARIANT: Final = {digit: "89ab"[place % 4] for place, digit in enumerate("0123456789abcdef")}
+
+
+@lru_cache(maxsize=1)
+def _time_digits(now_ms: int) -> str:
+    digits = f"{now_ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 _PLAIN_WORD: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]"
@@ -244,6 +251,18 @@ class Recipient(Model):
 
 
 def _recipient(value: object) -> object:
+    return _of_bare(value) if isinstance(value, str) else value
+
+
+@lru_cache(maxsize=4_096)  # most events name recipients who were named before
+def _of_bare(recipient_id: str) -> object:
+    try:
+        return Recipient(id=recipient_id)
+    except ValidationError:
+        return {"id": recipient_id}  # whoever asked is told where it stands
+
+
+def _actor(value: object) -> object:
     return {"id": value} if isinstance(value, str) else value
 
 
@@ -264,7 +283,7 @@ class EventBody(Model):
 
     id: Id = Field(default_factory=uuid7)
     type: EventType
-    actor: Annotated[Actor | None, BeforeValidator(_recipient)] = None
+    actor: Annotated[Actor | None, BeforeValidator(_actor)] = None
     data: Annotated[dict[str, Any], AfterValidator(_sound)] = Field(default_factory=dict)
     occurred_at: Time = Field(default_factory=lambda: datetime.now(UTC))
     deliver_at: Time | None = None
@@ -272,7 +291,8 @@ class EventBody(Model):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        self._check_times()
+        if self.expires_at:
+            self._check_times()
         return self
 
     def _check_times(self) -> None:
@@ -300,7 +320,8 @@ class Event(EventBody):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:  # in the place of the body's: each costs a call
-        self._check_times()
+        if self.expires_at:
+            self._check_times()
         if (self.recipient is None) == (not self.recipients):
             raise PydanticCustomError("recipient", "give either recipient or recipients")
         return self

@@ -73,10 +73,11 @@ class _Chunk:
     """Events for recipients of one partition, as they go to the server in one call. `whose` holds the
     number of each event and its recipient; `traces` the traceparents, by the place in `whose`."""
 
-    __slots__ = ("arguments", "partition", "seen", "traces", "whose")
+    __slots__ = ("arguments", "partition", "seen", "seen_prefix", "traces", "whose")
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, seen_prefix: str) -> None:
         self.partition = partition
+        self.seen_prefix = seen_prefix
         self.seen: list[str] = []
         self.arguments: list[Argument] = []
         self.whose: list[tuple[int, str]] = []
@@ -157,10 +158,10 @@ class _Core:
         filling: dict[int, _Chunk] = {}
         round_bytes = 0
         for number, (event, body, tos) in enumerate(events):
-            trace = traces[number]
+            trace, event_id = traces[number], event.id
             due = int(event.deliver_at.timestamp() * 1000) if event.deliver_at else ""
             expires = str(int(event.expires_at.timestamp() * 1000)) if event.expires_at else ""
-            checked = checked_line(event.id, event.type, expires, body)
+            checked = checked_line(event_id, event.type, expires, body)
             for recipient, to in zip(event.everyone(), tos, strict=True):
                 round_bytes += len(body) + len(to)
                 if round_bytes > _MAX_ROUND_BYTES and chunks:
@@ -170,11 +171,11 @@ class _Core:
                 partition = keys.partition_of(recipient_id)
                 chunk = filling.get(partition)
                 if chunk is None or len(chunk.whose) == _MAX_CALL_ENTRIES:
-                    chunk = filling[partition] = _Chunk(partition)
+                    chunk = filling[partition] = _Chunk(partition, keys.seen(partition, ""))
                     chunks.append(chunk)
                 if trace:
                     chunk.trace(trace)
-                chunk.seen.append(keys.seen(partition, event.id))
+                chunk.seen.append(chunk.seen_prefix + event_id)
                 chunk.arguments += (due, recipient_id, checked, to, body)
                 chunk.whose.append((number, recipient_id))
         if chunks:
@@ -251,13 +252,19 @@ def _one(source: Source) -> _Encoded:
 
 def _accepted(events: Sequence[_Encoded], duplicates: Mapping[int, list[str]]) -> list[Accepted]:
     return [
-        Accepted(
-            event.id,
-            (event.recipient.id,) if event.recipient else tuple([one.id for one in event.recipients]),
-            tuple(duplicates[number]) if number in duplicates else (),
+        _new(
+            Accepted,
+            (
+                event.id,
+                (event.recipient.id,) if event.recipient else tuple([one.id for one in event.recipients]),
+                tuple(duplicates[number]) if number in duplicates else (),
+            ),
         )
         for number, (event, _, _) in enumerate(events)
     ]
+
+
+_new = tuple.__new__  # what a named tuple's constructor does, in half the time
 
 
 class Publisher(_Core):

@@ -61,7 +61,8 @@ class Sender:
         self.ended = 0.0
         """When the last attempt ended, on the monotonic clock."""
         self._queue = queue
-        self._channel = channel
+        self._name = channel.name
+        self._send = channel.send
         self._blocks = bool(channel.blocks)
         self._render = render
         self._timeout = timeout.total_seconds()
@@ -100,10 +101,10 @@ class Sender:
     ) -> Sent | DeliveryError | None:
         """What came of one attempt. EXPIRED: it was too late for one. None: there was none, because the
         partition went away while the channel was down."""
+        entry = message.entry
         while True:
             is_probe = self.breaker.is_open and await self._admitted(partition)
-            expires = message.entry.expires_ms
-            expired = expires and int(expires) <= partition.server_ms()
+            expired = entry.expires_ms and int(entry.expires_ms) <= partition.server_ms()
             if expired or partition.state not in ACTIVE:
                 if is_probe:
                     self.breaker.abandoned()
@@ -111,7 +112,9 @@ class Sender:
             partition.running += 1
             runner.began = time.monotonic()
             try:
-                outcome: Sent | DeliveryError = await self._channel.send(*self._rendered(runner, message))
+                delivery = Delivery(self._name, entry, message.attempts + 1)
+                content = self._rendered(runner, delivery) if self._blocks else _NOTHING
+                outcome: Sent | DeliveryError = await self._send(delivery, content)
                 if not isinstance(outcome, Sent):
                     raise TypeError(f"send returned {type(outcome).__name__}, not Sent")
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
@@ -135,15 +138,12 @@ class Sender:
         await partition.wait_until_ours()
         return is_probe
 
-    def _rendered(self, runner: Runner, message: Message) -> tuple[Delivery, Mapping[str, str]]:
-        delivery = Delivery(self._channel.name, message.entry, message.attempts + 1)
-        if not self._blocks:
-            return delivery, _NOTHING
-        content = self._render(self._channel.name, delivery.event, delivery.recipient)
+    def _rendered(self, runner: Runner, delivery: Delivery) -> Mapping[str, str]:
+        content = self._render(self._name, delivery.event, delivery.recipient)
         now = time.monotonic()
         self.counts.rendered.observe(now - runner.began)
         runner.began = now
-        return delivery, content
+        return content
 
     def _returned(self, runner: Runner, partition: Partition) -> float:
         """How many seconds the channel took."""
@@ -201,7 +201,7 @@ class Sender:
             "event_id": entry.id.decode(errors="replace"),
             "type": entry.type.decode(errors="replace"),
             "recipient": redacted(entry.recipient),
-            "delivery": delivery_id(self._channel.name, message),
+            "delivery": delivery_id(self._name, message),
             "attempt": message.attempts + 1,
             **trace_field(trace_of(message.fields)),
         }
@@ -213,7 +213,7 @@ class Sender:
             self.breaker.abandoned()
 
     def _unavailable(self, outcome: ChannelUnavailable) -> None:
-        metrics.FAILED.labels(self._channel.name, "ChannelUnavailable").inc()
+        metrics.FAILED.labels(self._name, "ChannelUnavailable").inc()
         reason, answer = without_addresses(str(outcome)), without_addresses(outcome.answer)
         log.warning("channel_unavailable", queue=self._queue, reason=reason, answer=answer)
         self.breaker.unavailable(outcome.retry_after)

@@ -29,7 +29,7 @@ class TracedSender(Sender):
     async def attempt(
         self, runner: Runner, partition: Partition, message: Message
     ) -> Sent | DeliveryError | None:
-        name = delivery_id(self._channel.name, message)
+        name = delivery_id(self._name, message)
         with self._tracing.delivering(self._queue, message, partition.number, name) as span:
             outcome = await super().attempt(runner, partition, message)
             if isinstance(outcome, DeliveryError):

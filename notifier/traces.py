@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from notifier.broker.connection import Client
@@ -82,9 +83,14 @@ def delivered(
     event_id: bytes, recipient: bytes, at_ms: int, channel: bytes, key: bytes, attempt: int
 ) -> bytes:
     """The line of a delivery about which the provider said nothing: the most frequent one."""
+    return event_id + b"\t" + recipient + _delivered(at_ms, channel, key, attempt)
+
+
+@lru_cache(maxsize=64)  # many are delivered in one millisecond
+def _delivered(at_ms: int, channel: bytes, key: bytes, attempt: int) -> bytes:
     if b"@" in key:
         key = shown(key.decode()).encode()
-    return b"%b\t%b\t%d\tdelivered\t%b/%b\t%d\n" % (event_id, recipient, at_ms, channel, key, attempt)
+    return b"\t%d\tdelivered\t%b/%b\t%d\n" % (at_ms, channel, key, attempt)
 
 
 def places(pairs: Iterable[tuple[str, str]]) -> str:

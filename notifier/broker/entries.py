@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from operator import eq
 from typing import Final, NamedTuple
 
 from notifier.event import TRACEPARENT
@@ -61,7 +60,7 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
     Our own entries have just these fields in this order; another version or another producer may add
     some, or order them otherwise.
     """
-    if len(fields) == 2 * len(names) and all(map(eq, fields[::2], names)):
+    if tuple(fields[::2]) == names:
         return fields[1::2]
     by_name = dict(zip(fields[::2], fields[1::2], strict=False))
     for name in names:
@@ -106,7 +105,7 @@ class Checked(NamedTuple):
             event_id = event[len(_ID_FIRST) : end].decode(errors="replace")
             if not event_id:
                 raise MalformedEntry("v", "names no event id, nor does the event begin with it")
-        return cls(event_id, event_type, expires_ms)
+        return tuple.__new__(cls, (event_id, event_type, expires_ms))  # in half the time
 
 
 _ID_FIRST = b'{"id":"'
@@ -128,7 +127,8 @@ def _checked_lines(version: bytes) -> tuple[str, str, str]:
 def checked_line(event_id: str, event_type: str, expires_ms: str, event: bytes) -> str:
     """The value of `v` for an event that is checked. The id is left out where the JSON begins with it: of
     all that waits in the server it would be a tenth."""
-    if event.startswith(b'{"id":"%b"' % event_id.encode()):
+    begin = event_id.encode() + b'"'
+    if event.startswith(begin, len(_ID_FIRST)) and event.startswith(_ID_FIRST):
         event_id = ""
     return f"1\n{event_id}\n{event_type}\n{expires_ms}"
 

@@ -21,8 +21,8 @@ KEY = "k" * 32
 CASES = os.environ.get("NOTIFIER_SCHEMATHESIS_CASES", "")
 """For each operation. `make soak` takes many, and all phases; else it is a few seconds of fuzzing."""
 
-# The same cases each time: what only chance finds is for `make soak`. Of 32 other seeds one failed, by a fault
-# of schemathesis that schemathesis_hooks.py mends.
+# The same cases each time: what only chance finds is for `make soak`. Of 32 other seeds one failed, by a
+# fault of schemathesis that schemathesis_hooks.py mends.
 SHORT = ("--phases", "examples,fuzzing,stateful", "--max-examples", "4", "--seed", "1")
 
 
