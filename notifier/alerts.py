@@ -20,9 +20,9 @@ from notifier.broker.entries import MalformedEntry
 from notifier.broker.scripts import ask
 from notifier.dead_letters import ALERT_TYPE, split
 from notifier.errors import NotifierError
-from notifier.event import uuid7
 from notifier.keys import Keys
 from notifier.publisher import AsyncPublisher
+from notifier.uuid7 import uuid7
 
 log = structlog.get_logger(__name__)
 

@@ -8,15 +8,11 @@ field.
 from __future__ import annotations
 
 import json
-import os
 import re
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from math import isfinite
-from typing import Annotated, Any, Final, Literal, LiteralString, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -36,43 +32,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, PydanticSerializationError
 
 from notifier.errors import InvalidEvent, InvalidInput, InvalidRecipient
+from notifier.json_data import sound
+from notifier.uuid7 import uuid7
 
 MAX_RECIPIENTS: Final = 1_000
 MAX_DATA_BYTES: Final = 64 * 1024
 MAX_EVENT_BYTES: Final = 256 * 1024
 MAX_DEVICES: Final = 50
-MAX_NESTING: Final = 100  # the JSON parser gives up at 200
-MAX_INT_BITS: Final = 3_321  # and at integers of 4,300 digits
-
-
-_random: deque[str] = deque()
-# Made in advance, since each call to the kernel takes longer than the rest; a fork must not share it.
-os.register_at_fork(after_in_child=_random.clear)
-
-
-def uuid7() -> str:
-    """A version 7 UUID (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then random."""
-    try:
-        random = _random.pop()
-    except IndexError:
-        digits = os.urandom(10 * 256).hex()
-        _random.extend(
-            f"-7{digits[i : i + 3]}-{_VARIANT[digits[i + 3]]}{digits[i + 4 : i + 7]}-{digits[i + 7 : i + 19]}"
-            for i in range(0, len(digits), 20)
-        )
-        random = _random.pop()
-    return _time_digits(time.time_ns() // 1_000_000) + random
-
-
-_VARIANT: Final = {digit: "89ab"[place % 4] for place, digit in enumerate("0123456789abcdef")}
-
-
-@lru_cache(maxsize=1)
-def _time_digits(now_ms: int) -> str:
-    digits = f"{now_ms:012x}"
-    return f"{digits[:8]}-{digits[8:]}"
-
-
 _PLAIN_WORD: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]"
 _MAILBOX: Final = re.compile(f"{_PLAIN_WORD}{{1,64}}@{_PLAIN_WORD}+")
 
@@ -106,62 +72,6 @@ def _iso_time(value: object) -> object:
     if not isinstance(value, str | datetime) or (isinstance(value, str) and "-" not in value[1:]):
         raise PydanticCustomError("time", "is not an ISO 8601 time such as 2026-01-31T12:00:00Z")
     return value
-
-
-def _sound(data: dict[str, Any]) -> dict[str, Any]:
-    """Refuses what is not JSON, or would not come out of the queue as it went in."""
-    for value in data.values():
-        if type(value) is not str and (type(value) is not int or not -_SMALL < value < _SMALL):
-            break
-    else:
-        return data  # as most are: flat, with texts and counts
-    level: list[Any] = [data]
-    for _ in range(MAX_NESTING):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if type(inner) is not str and _is_nested(inner, data)
-        ]
-        if not level:
-            return data
-    raise PydanticCustomError("nesting", "is nested too deeply")
-
-
-_SMALL: Final = 1 << 63
-
-
-def _is_nested(value: object, data: dict[str, Any]) -> bool:
-    """`data` is where it stands in, to say where when it is refused."""
-    reason = _unsound(value)
-    if reason:
-        raise PydanticCustomError("json", reason, {"path": _path_to(value, data)})
-    return isinstance(value, dict | list)
-
-
-def _unsound(value: object) -> LiteralString | None:
-    if value is None or isinstance(value, bool | str | list):
-        return None
-    if isinstance(value, int):
-        return None if value.bit_length() <= MAX_INT_BITS else "has an integer of more than 1,000 digits"
-    if isinstance(value, float):
-        return None if isfinite(value) else "has a number that is not finite"
-    if isinstance(value, dict):
-        return None if all(isinstance(key, str) for key in value) else "has a key that is not text"
-    return "is not JSON"
-
-
-def _path_to(value: object, data: dict[str, Any]) -> str:
-    waiting: list[tuple[str, object]] = [("", data)]
-    while waiting:
-        path, at = waiting.pop()
-        if at is value:
-            return path[:200]
-        if isinstance(at, dict):
-            waiting += ((f"{path}.{key}", inner) for key, inner in at.items())
-        elif isinstance(at, list):
-            waiting += ((f"{path}[{place}]", inner) for place, inner in enumerate(at))
-    return ""
 
 
 # No control character and no line or paragraph separator; checked in Rust, since it is on the hot path.
@@ -284,7 +194,7 @@ class EventBody(Model):
     id: Id = Field(default_factory=uuid7)
     type: EventType
     actor: Annotated[Actor | None, BeforeValidator(_actor)] = None
-    data: Annotated[dict[str, Any], AfterValidator(_sound)] = Field(default_factory=dict)
+    data: Annotated[dict[str, Any], AfterValidator(sound)] = Field(default_factory=dict)
     occurred_at: Time = Field(default_factory=lambda: datetime.now(UTC))
     deliver_at: Time | None = None
     expires_at: Time | None = None

@@ -25,8 +25,8 @@ from notifier.event import (
     parse_event,
     parse_recipient,
     parse_to,
-    uuid7,
 )
+from notifier.uuid7 import uuid7
 
 KEYS = {"p256dh": "A" * 87, "auth": "B" * 22}
 

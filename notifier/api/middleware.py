@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from notifier.api import problems
 from notifier.api.bodies import Body, limited
-from notifier.event import uuid7
+from notifier.uuid7 import uuid7
 
 log = structlog.get_logger(__name__)
 
