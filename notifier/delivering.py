@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import structlog
 
 from notifier import metrics
-from notifier.broker.consumer import Batch, Consumer
+from notifier.broker.consumer import Consumer
 from notifier.broker.entries import DeliveryEntry, MalformedEntry, Message
 from notifier.broker.failures import translate
+from notifier.broker.handler import Batch
 from notifier.broker.line import Command
 from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, execute, run_all, script

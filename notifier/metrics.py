@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, Counter, Gauge
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from notifier.broker.consumer import LeaseChange
+from notifier.broker.handler import LeaseChange
 from notifier.channel import (
     ChannelUnavailable,
     InvalidAddress,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from notifier import metrics
-from notifier.broker.consumer import Batch, Consumer, cancel_until_done
+from notifier.broker.cancelling import cancel_until_done
+from notifier.broker.consumer import Consumer
 from notifier.broker.entries import (
     EVENT_FIELDS,
     Checked,
@@ -29,6 +30,7 @@ from notifier.broker.entries import (
     trace_of,
     values,
 )
+from notifier.broker.handler import Batch
 from notifier.broker.line import Argument
 from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, run, run_all, script

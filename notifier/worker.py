@@ -13,8 +13,10 @@ import structlog
 
 from notifier import metrics
 from notifier.alerts import Alerter
+from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.connection import Client
-from notifier.broker.consumer import Consumer, Handler, cancel_until_done
+from notifier.broker.consumer import Consumer
+from notifier.broker.handler import Handler
 from notifier.broker.reader import DueReader, Reader, open_reader
 from notifier.channel import Channel
 from notifier.dead_letters import Graveyard, SecondTry

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.broker.consumer import cancel_until_done
+from notifier.broker.cancelling import cancel_until_done
 from notifier.channel import PermanentFailure, TransientFailure
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local.broker import EmbeddedBroker, free_port

@@ -10,13 +10,15 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import structlog
 
+from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.committer import Committer
 from notifier.broker.connection import Client, open_line
 from notifier.broker.entries import Message
+from notifier.broker.handler import Batch, Handler, Unwatched, Watch
 from notifier.broker.leases import Lease, Leases, Renewal
 from notifier.broker.line import TIMEOUT
 from notifier.broker.partition import Partition, State
@@ -27,71 +29,8 @@ from notifier.keys import GROUP, Keys
 
 log = structlog.get_logger(__name__)
 
-Batch = Sequence[tuple[Partition, list[Message]]]
-
 _LONGEST_TIMER = 0.25
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-
-
-async def cancel_until_done(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels the tasks, and waits for their end.
-
-    More than once: `asyncio.wait_for` of Python 3.11, with which redis-py writes, swallows a cancellation
-    that comes just as it is done.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.1)
-
-
-class Handler(Protocol):
-    """Does the work of a queue. It must finish, park or leave alone whatever it is given.
-
-    With `marks_owners` it calls `Consumer.mark` before it tries what earlier owners may have died of;
-    otherwise whatever a dead owner had in hand is held against the whole of it.
-    """
-
-    marks_owners: bool
-
-    async def accept(self, batch: Batch) -> None:
-        """New messages in hand, oldest first in each partition."""
-
-    async def due(self, partitions: Sequence[Partition], room: int) -> None:
-        """The time of something in these partitions has come; take up to `room` more in hand."""
-
-    async def drain(self, partition: Partition) -> None:
-        """Start nothing more of this partition; return when nothing of it is running."""
-
-    def forget(self, partition: Partition) -> None:
-        """The partition is lost: drop what waits; what is running comes to nothing."""
-
-
-LeaseChange = Literal["acquired", "released", "lost"]
-
-
-class Watch(Protocol):
-    """Is told what a consumer does, to count it. Times are seconds."""
-
-    def leases(self, change: LeaseChange, count: int, held: int) -> None:
-        """`count` leases were acquired, released or lost, and `held` are held now."""
-
-    def committed(self, seconds: float) -> None:
-        """A commit took so long, in one round trip for all partitions."""
-
-    def renewed(self, seconds: float) -> None:
-        """The renewal of all leases did."""
-
-
-class Unwatched:
-    """Nobody counts."""
-
-    def leases(self, change: LeaseChange, count: int, held: int) -> None: ...
-
-    def committed(self, seconds: float) -> None: ...
-
-    def renewed(self, seconds: float) -> None: ...
 
 
 class Consumer:

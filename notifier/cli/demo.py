@@ -75,7 +75,7 @@ def _check_writable(log: Path | None) -> None:
 
 def _play(running: Coroutine[Any, Any, Result]) -> Result:
     """Ctrl-C, SIGTERM and a closed terminal end it only after everything has been stopped."""
-    from notifier.broker.consumer import cancel_until_done
+    from notifier.broker.cancelling import cancel_until_done
 
     codes: list[int] = []
 

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import structlog
 
+from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.cluster import Cluster
 from notifier.broker.connection import Client, open_line
-from notifier.broker.consumer import cancel_until_done
 from notifier.errors import NotifierError
 from notifier.keys import Keys
 from notifier.live.changes import Added, EntryState, Marked, Reset, Update, check_position

@@ -21,7 +21,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from notifier.broker.consumer import cancel_until_done
+from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.failures import broker_errors
 from notifier.errors import BrokerError
 

@@ -21,7 +21,7 @@ from notifier.api.app import create_app
 from notifier.api.connection import Limits
 from notifier.api.server import listen, prepared
 from notifier.bootstrap import Runtime, open_channels, open_runtime, open_templates, open_worker
-from notifier.broker.consumer import cancel_until_done
+from notifier.broker.cancelling import cancel_until_done
 from notifier.channel import Channel, InboxEntry
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local import happenings

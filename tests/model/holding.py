@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.committer import Committer
-from notifier.broker.consumer import cancel_until_done
 from notifier.broker.entries import Message
 from notifier.broker.leases import Lease, Renewal
 from notifier.broker.partition import Partition, State
