@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -251,7 +252,7 @@ class Deliveries:
                 await self._lanes.wait()
                 continue
             partition = lane.partition
-            if not partition.is_ours and not await partition.wait_until_ours():
+            if time.monotonic() >= partition.lease.deadline and not await partition.wait_until_ours():
                 continue
             if partition.state in ACTIVE:
                 message = lane.waiting[0]
@@ -315,8 +316,8 @@ class Deliveries:
         if answer:
             self._trace(partition, message, "delivered", attempt=attempt, answer=answer)
         elif self._traces:
-            partition.traced.append(
-                delivered(entry.id, entry.recipient, now_ms, self._channel_name, entry.key, attempt)
+            partition.traced += delivered(
+                entry.id, entry.recipient, now_ms, self._channel_name, entry.key, attempt
             )
 
     # What follows.

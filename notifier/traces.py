@@ -81,9 +81,9 @@ def routed(event_id: str, recipient: str, at_ms: int, where: str, event_type: st
 
 def delivered(
     event_id: bytes, recipient: bytes, at_ms: int, channel: bytes, key: bytes, attempt: int
-) -> bytes:
-    """The line of a delivery about which the provider said nothing: the most frequent one."""
-    return event_id + b"\t" + recipient + _delivered(at_ms, channel, key, attempt)
+) -> tuple[bytes, ...]:
+    """The line of a delivery about which the provider said nothing, in pieces: the most frequent one."""
+    return event_id, b"\t", recipient, _delivered(at_ms, channel, key, attempt)
 
 
 @lru_cache(maxsize=64)  # many are delivered in one millisecond

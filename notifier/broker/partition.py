@@ -62,7 +62,7 @@ class Partition:
         self.acks: list[bytes] = []
         self.operations: list[Argument] = []
         self.taken_off: list[bytes] = []
-        self.traced: list[bytes] = []  # lines for the traces of events
+        self.traced: list[bytes] = []  # lines for the traces of events, some of them in pieces
         self.is_dirty = False
         # How many changes were asked for, and how many of them the server has.
         self.asked = 0
