@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
@@ -99,8 +99,12 @@ class Worker:
                     serving.append(tasks.create_task(consumer.run(handler, stop)))
                 if DEAD_LETTERS in self.roles:
                     background.append(tasks.create_task(self._alerter().run()))
-                await asyncio.gather(*serving)
-                await cancel_until_done(*background)
+                try:
+                    await asyncio.gather(*serving)
+                    await cancel_until_done(*background)
+                except asyncio.CancelledError:
+                    await _end(*serving, *background)
+                    raise
         log.info("worker_stopped", worker=self.name)
 
     def _sending(self) -> list[Channel]:
@@ -174,3 +178,11 @@ class Worker:
                     log.error(
                         "template_broken", template=problem.template, line=problem.line, reason=problem.reason
                     )
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancels the tasks until all of them are done, however often this is cancelled meanwhile. A task group
+    would cancel each of them once, and wait for ever for one that swallowed that: see `cancel_until_done`."""
+    while not all(task.done() for task in tasks):
+        with suppress(asyncio.CancelledError):  # the caller raises it, once they are done
+            await cancel_until_done(*tasks)

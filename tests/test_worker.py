@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from notifier.bootstrap import open_runtime, open_templates, open_worker
 from notifier.broker.cancelling import cancel_until_done
-from notifier.channel import PermanentFailure, TransientFailure
+from notifier.channel import Channel, PermanentFailure, TransientFailure
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local.broker import EmbeddedBroker, free_port
-from notifier.worker import chosen_roles
+from notifier.settings import Settings
+from notifier.worker import Worker, chosen_roles
 from tests.support.channels import ScriptedChannel
 from tests.support.servers import redis_server
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, open_service, ping, write_types
 from tests.support.waiting import until
 
 CHANNELS = {"post": ScriptedChannel("post"), "pigeon": ScriptedChannel("pigeon")}
@@ -160,3 +162,37 @@ async def test_a_task_that_swallows_a_cancellation_is_cancelled_until_it_is_done
     await cancel_until_done(task)
     assert task.cancelled()
     assert swallowed == 2
+
+
+async def test_a_worker_that_is_cancelled_ends_although_a_part_of_it_swallows_that(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swallowed, over = 0, asyncio.Event()
+
+    async def deaf(_: Worker) -> None:
+        nonlocal swallowed
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    monkeypatch.setattr(Worker, "_watch_templates", deaf)
+    post = ScriptedChannel("post")
+    channels: dict[str, Channel] = {"post": post}
+    settings = Settings(redis_url=redis_url, templates=write_types(tmp_path / "types"))
+    async with (
+        open_runtime(settings) as runtime,
+        open_worker(runtime, channels, open_templates(settings, channels), ["post"]) as worker,
+    ):
+        running = asyncio.create_task(worker.run(asyncio.Event()))
+        await until(lambda: worker.serving)
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=5)
+        over.set()  # so that it ends in any case
+        await asyncio.wait([running])
+        assert done == {running}
+        assert running.cancelled()
+    assert post.closed == 1
