@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from notifier import metrics
+from notifier.broker.cancelling import Tasks
 from notifier.broker.consumer import Consumer
 from notifier.broker.entries import DeliveryEntry, MalformedEntry, Message
 from notifier.broker.failures import translate
@@ -99,7 +100,7 @@ class Deliveries:
 
     async def run(self) -> None:
         """Runs the runners until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with Tasks() as tasks:
             tasks.create_task(self._sender.run())
             for _ in range(self._concurrency):
                 tasks.create_task(self._runner())

@@ -250,7 +250,7 @@ class Router:
 
     def _tell_skip(self, partition: Partition, skip: Skip, event: _Event) -> None:
         metrics.SKIPPED.labels(skip.reason).inc()
-        log.info("delivery_skipped", reason=skip.reason, channel=skip.channel, **_about(partition, event))
+        log.debug("delivery_skipped", reason=skip.reason, channel=skip.channel, **_about(partition, event))
 
     async def _send(self, works: list[_Work]) -> None:
         """Sends until every script has run. The scripts pass over what an earlier try has done."""
@@ -326,7 +326,7 @@ class Router:
         for channel, head in zip(reply[::2], reply[1::2], strict=True):
             entry = DeliveryEntry.of((b"head", head, b"event", b""))
             metrics.SKIPPED.labels("suppressed").inc()
-            log.info(
+            log.debug(
                 "delivery_skipped", reason="suppressed", channel=channel.decode(),
                 partition=work.partition.number, event_id=entry.id.decode(), type=entry.type.decode(),
                 recipient=redacted(entry.recipient),

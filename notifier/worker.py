@@ -7,13 +7,13 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 import structlog
 
 from notifier import metrics
 from notifier.alerts import Alerter
-from notifier.broker.cancelling import cancel_until_done
+from notifier.broker.cancelling import Tasks, cancel_until_done
 from notifier.broker.connection import Client
 from notifier.broker.consumer import Consumer
 from notifier.broker.handler import Handler
@@ -90,7 +90,7 @@ class Worker:
             log.info("worker_started", worker=self.name, roles=list(self.roles))
             self.serving = True
             metrics.TEMPLATE_PROBLEMS.set(len(self._templates.problems))
-            async with asyncio.TaskGroup() as tasks:
+            async with Tasks() as tasks:
                 background = [tasks.create_task(self._watch_templates())]
                 serving = []
                 for consumer, handler in self._queues():
@@ -99,12 +99,8 @@ class Worker:
                     serving.append(tasks.create_task(consumer.run(handler, stop)))
                 if DEAD_LETTERS in self.roles:
                     background.append(tasks.create_task(self._alerter().run()))
-                try:
-                    await asyncio.gather(*serving)
-                    await cancel_until_done(*background)
-                except asyncio.CancelledError:
-                    await _end(*serving, *background)
-                    raise
+                await asyncio.wait(serving)
+                await cancel_until_done(*background)
         log.info("worker_stopped", worker=self.name)
 
     def _sending(self) -> list[Channel]:
@@ -178,11 +174,3 @@ class Worker:
                     log.error(
                         "template_broken", template=problem.template, line=problem.line, reason=problem.reason
                     )
-
-
-async def _end(*tasks: asyncio.Task[None]) -> None:
-    """Cancels the tasks until all of them are done, however often this is cancelled meanwhile. A task group
-    would cancel each of them once, and wait for ever for one that swallowed that: see `cancel_until_done`."""
-    while not all(task.done() for task in tasks):
-        with suppress(asyncio.CancelledError):  # the caller raises it, once they are done
-            await cancel_until_done(*tasks)

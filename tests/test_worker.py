@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from notifier.bootstrap import open_runtime, open_templates, open_worker
-from notifier.broker.cancelling import cancel_until_done
 from notifier.channel import Channel, PermanentFailure, TransientFailure
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local.broker import EmbeddedBroker, free_port
@@ -143,25 +142,6 @@ async def test_two_workers_in_one_process_stop_one_after_the_other(service: Serv
         await until(lambda: len(post.sent) == 50)
         await until(lambda: service.nothing_left("events", "post"))
     assert len(post.attempts) == 50
-
-
-async def test_a_task_that_swallows_a_cancellation_is_cancelled_until_it_is_done() -> None:
-    swallowed = 0
-
-    async def stubborn() -> None:
-        nonlocal swallowed
-        while swallowed < 2:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                swallowed += 1
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
-    await cancel_until_done(task)
-    assert task.cancelled()
-    assert swallowed == 2
 
 
 async def test_a_worker_that_is_cancelled_ends_although_a_part_of_it_swallows_that(

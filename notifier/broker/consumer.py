@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from notifier.broker.cancelling import cancel_until_done
+from notifier.broker.cancelling import Tasks, cancel_until_done
 from notifier.broker.committer import Committer
 from notifier.broker.connection import Client, open_line
 from notifier.broker.entries import Message
@@ -64,7 +64,7 @@ class Consumer:
         self._timer = asyncio.Event()
         self._reading = asyncio.Lock()
         self._closing = False
-        self._tasks: asyncio.TaskGroup | None = None
+        self._tasks: Tasks | None = None
         self._drains: set[asyncio.Task[None]] = set()
         # A beat that waits for one node of a cluster must not cost the leases on the others.
         self._beats = open_line(client, min(TIMEOUT, max(lease_ttl / 3, timedelta(seconds=1))))
@@ -153,7 +153,7 @@ class Consumer:
                 await line.close()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with Tasks() as tasks:
             self._tasks = tasks
             committing = tasks.create_task(self.committer.run())
             beating = tasks.create_task(self._leases.run())

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 
+from notifier.broker.cancelling import Tasks
 from notifier.broker.scripts import Call, Caller, run_all
 from notifier.errors import BrokerError
 from notifier.live.changes import Update, ask_since, read_answer
@@ -89,7 +90,7 @@ class Feed:
 
     async def run(self) -> None:
         """Serves the subscriptions until it is cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with Tasks() as tasks:
             tasks.create_task(self._wake_ups.run())
             tasks.create_task(self._read())
             tasks.create_task(self._compare())

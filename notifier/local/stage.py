@@ -19,6 +19,7 @@ from notifier.bootstrap import (
     open_templates,
     open_worker,
 )
+from notifier.broker.cancelling import Tasks
 from notifier.broker.scripts import ask
 from notifier.event import Recipient, WebPushDevice
 from notifier.local import story
@@ -181,7 +182,7 @@ async def open_stage(
         stage.evidence.know(channels.values(), [*people, Recipient(id=story.ADMIN, email=story.ADMIN)])
         folder_of = open_templates(settings, channels)
         worker = await parts.enter_async_context(open_worker(stage.runtime, channels, folder_of, [ALL]))
-        tasks = await parts.enter_async_context(asyncio.TaskGroup())
+        tasks = await parts.enter_async_context(Tasks())
         stage.play(worker, tasks)
         try:
             yield stage
