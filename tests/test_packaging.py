@@ -87,7 +87,8 @@ def test_the_wheel_holds_the_package_notifier_and_nothing_else(wheel: Path) -> N
     expected = {str(path.relative_to(ROOT)) for path in sources}
     assert {"notifier/py.typed", "notifier/__init__.py"} < expected
     assert any(name.endswith(".lua") for name in expected)
-    assert {"notifier/web/notifier-inbox.js", "notifier/web/notifier-push-worker.js"} < expected
+    web = {"notifier-inbox.js", "notifier-inbox.de.js", "notifier-push-worker.js"}
+    assert {f"notifier/web/{name}" for name in web} < expected
     assert {name for name in names if name.startswith("notifier/")} == expected
 
 

@@ -1,4 +1,4 @@
-"""The files that a browser loads: `<notifier-inbox>` and the service worker of Web Push.
+"""The files that a browser loads: `<notifier-inbox>`, its German texts, and the service worker of Web Push.
 
 They are the same for everybody and hold no secret, so they take no key, and any site may load them. They
 are compressed once, when they are first asked for.
@@ -22,6 +22,7 @@ from notifier.api.problems import Problem
 router = APIRouter(prefix="/web", include_in_schema=False)
 
 INBOX: Final = "notifier-inbox.js"
+GERMAN: Final = "notifier-inbox.de.js"
 WORKER: Final = "notifier-push-worker.js"
 
 _TYPE: Final = "text/javascript; charset=utf-8"
@@ -34,6 +35,7 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 _OWN_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     INBOX: {},
+    GERMAN: {},
     WORKER: {
         "Cache-Control": "no-cache",
         # Behind a proxy of the app's own site it may serve all of that site, not only /web/.

@@ -1,7 +1,9 @@
 /** The page of `notifier dev`: publishes, and shows what arrives. */
 
+import german from "/web/notifier-inbox.de.js";
+
 const $ = (id) => document.getElementById(id);
-const LANGUAGES = { "en-GB": "en", de: "de" };
+const MESSAGES = { de: german };
 
 const { people, types } = await (await fetch("/dev/types")).json();
 
@@ -14,8 +16,9 @@ function make(tag, properties = {}, ...children) {
 /** An inbox as an app has it; the tokens come from this server, as they would from the app's backend. */
 function inboxOf(person, attributes) {
   const inbox = document.createElement("notifier-inbox");
-  const all = { "token-url": `/dev/token?for=${person.id}`, lang: LANGUAGES[person.locale] ?? "en", ...attributes };
+  const all = { "token-url": `/dev/token?for=${person.id}`, lang: person.locale, ...attributes };
   for (const [name, value] of Object.entries(all)) inbox.setAttribute(name, value);
+  inbox.messages = MESSAGES[person.locale];
   // The samples link to example.com, where nothing is to be seen.
   inbox.addEventListener("notifier-open", (event) => {
     if (event.detail.url && new URL(event.detail.url).hostname.endsWith("example.com")) event.preventDefault();

@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.conftest import Api
 
-NAMES = ["notifier-inbox.js", "notifier-push-worker.js"]
+NAMES = ["notifier-inbox.js", "notifier-inbox.de.js", "notifier-push-worker.js"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ FOCUS = """() => {
   let element = document.activeElement;
   while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
   const text = element.getAttribute('aria-label') ?? element.textContent.trim();
-  return element.id === 'panel' ? 'panel' : text;
+  return element.matches('.panel') ? 'panel' : text;
 }"""
 
 
@@ -190,13 +190,16 @@ async def test_right_to_left_is_a_mirror_image(stage: Stage) -> None:
     row = page.locator(ENTRIES).first
     await row.wait_for()
     panel, bell = [await page.locator(f"notifier-inbox {one}").bounding_box() for one in (".panel", ".bell")]
-    avatar, dot = [await row.locator(one).bounding_box() for one in (".avatar", ".dot")]
+    avatar, dot = [await row.locator(one).bounding_box() for one in (".avatar", ".entry-dot")]
     assert panel
     assert bell
     assert avatar
     assert dot
     assert panel["x"] <= bell["x"] + 1  # the bell is at the left edge there
     assert avatar["x"] > dot["x"]
+    starts = [await row.locator(one).bounding_box() for one in (".entry-title", ".entry-body span", "time")]
+    right = [box["x"] + box["width"] for box in starts if box]
+    assert right[:2] == pytest.approx([right[2]] * 2, abs=1)  # English begins where the Arabic time does
 
 
 async def test_nothing_moves_for_who_asked_for_that(stage: Stage) -> None:
@@ -213,7 +216,7 @@ async def test_in_forced_colors_what_is_unread_can_still_be_told(stage: Stage) -
     await stage.fill(1)
     page = await stage.open(forced_colors="active")
     await page.click(BELL)
-    dot = page.locator(f"{ENTRIES} .dot")
+    dot = page.locator(f"{ENTRIES} .entry-dot")
     await dot.wait_for()
     colours = "(e) => [getComputedStyle(e).borderTopColor, getComputedStyle(e.closest('li')).backgroundColor]"
     shown, behind = await dot.evaluate(colours)
@@ -223,14 +226,23 @@ async def test_in_forced_colors_what_is_unread_can_still_be_told(stage: Stage) -
 async def test_it_speaks_the_language_of_the_page(stage: Stage) -> None:
     await stage.fill(1)
     page = await stage.open(path="/?lang=de")
+    await page.evaluate(
+        "async (url) => { document.querySelector('notifier-inbox').messages = (await import(url)).default; }",
+        f"{stage.site.api_url}/web/notifier-inbox.de.js",
+    )
     await page.click(BELL)
+    await page.get_by_role("button", name="Alle als gelesen markieren").wait_for()
     assert await page.get_by_role("dialog", name="Mitteilungen").count() == 1
     await page.locator("notifier-inbox time", has_text="jetzt").wait_for()
     await page.evaluate("document.querySelector('notifier-inbox').messages = { title: 'Post' }")
     assert await page.get_by_role("dialog", name="Post").count() == 1
+    await page.get_by_role("button", name="Mark all as read").wait_for()  # what is not translated is English
     await page.evaluate("document.querySelector('notifier-inbox').setAttribute('lang', 'en')")
-    await page.get_by_role("button", name="Mark all as read").wait_for()
-    assert await page.get_by_role("dialog", name="Post").count() == 1
+    await page.locator("notifier-inbox time", has_text="now").wait_for()
+    await page.evaluate(
+        "document.querySelector('notifier-inbox').setAttribute('messages', JSON.stringify({ title: 'Mail' }))"
+    )
+    assert await page.get_by_role("dialog", name="Mail").count() == 1
 
 
 async def test_a_language_that_is_not_there_is_english_with_its_own_numbers(stage: Stage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shutil
@@ -20,10 +19,10 @@ ROOT = Path(__file__).parents[2]
 SOURCE = files("notifier").joinpath("web/notifier-inbox.js")
 
 
-def test_it_is_one_module_of_less_than_20_kb_on_the_wire() -> None:
+def test_it_is_one_module_of_less_than_20_kb() -> None:
     source = SOURCE.read_bytes()
-    assert len(gzip.compress(source, 9)) < 20_000
-    assert not re.search(rb"\b(?:import|from)\s*[\"']", source)
+    assert len(source) < 20_000  # the file itself, whoever serves it and however
+    assert not re.search(rb"\b(?:import|from)\s*[\"']|\bimport\s*\(", source)
 
 
 def test_it_is_made_of_its_sources(tmp_path: Path) -> None:

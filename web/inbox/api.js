@@ -1,80 +1,52 @@
 /** Requests to the API with the token of one person. The token goes into a header, never into a URL. */
 
-const EARLY_MS = 10_000; // a token that is about to expire would do so under way
-
-/** A request that failed. `status` is 0 when nobody answered. */
-export class Failure extends Error {
-  constructor(status, detail) {
-    super(detail || `status ${status}`);
-    this.name = "NotifierError";
-    this.status = status;
-  }
-}
-
-/** The claims of a JWT, unchecked: the server checks them. An empty object when it is none. */
-export function claims(token) {
+/** Whose token it is, for telling people apart; the server checks it. */
+export function userOf(token) {
   try {
-    const bytes = atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"));
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(bytes, (char) => char.charCodeAt(0))));
+    return JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub;
   } catch {
-    return {};
+    return token;
   }
 }
 
-export class Api {
-  /** `base` ends with a slash. `getToken({renew})` gives a token, a new one when `renew` is true. */
-  constructor(base, getToken, token) {
-    this._base = base;
-    this._getToken = getToken;
-    this.token = token;
-  }
+/** The answer, if it is a success. Otherwise the error has its `status`, which one has not if nobody answered. */
+export async function ask(url, options) {
+  const answer = await fetch(url, options);
+  const { ok, status } = answer;
+  if (!ok) throw Object.assign(Error(`${status} ${url}`), { status });
+  return answer;
+}
 
-  /** The answer, if it is a success. One that says 401 is asked for once more with a new token. */
-  async fetch(path, { body, headers, ...options } = {}) {
-    for (let renewed = false; ; renewed = true) {
-      const token = await this._current(renewed);
-      let answer;
-      try {
-        answer = await fetch(this._base + path, {
-          method: body === undefined ? "GET" : "POST",
-          ...options,
-          headers: {
-            ...headers,
-            Authorization: `Bearer ${token}`,
-            ...(body === undefined ? {} : { "Content-Type": "application/json" }),
-          },
-          body: body === undefined ? undefined : JSON.stringify(body),
-          credentials: "omit",
-          cache: "no-store",
-          referrerPolicy: "no-referrer",
-        });
-      } catch (error) {
-        if (options.signal?.aborted) throw error;
-        throw new Failure(0, error.message);
-      }
-      if (answer.ok) return answer;
-      const problem = await answer.json().catch(() => ({}));
-      if (answer.status !== 401 || renewed) throw new Failure(answer.status, problem.detail ?? problem.title);
+/** What such an error makes of the connection. */
+export const troubleOf = ({ status }) => (status === 401 || status === 403 ? "denied" : "offline");
+
+/** `base` ends with a slash; paths are those below `v1/inbox`. `renew()` gives a new token when the old one is not taken any more. */
+export function createApi(base, token, renew) {
+  let renewal;
+
+  /** An answer that says 401 is asked for once more with a new token. */
+  async function request(path, options) {
+    const send = () => ask(`${base}v1/inbox${path}`, {
+      ...options,
+      headers: { "Content-Type": "application/json", ...options?.headers, Authorization: `Bearer ${token}` },
+    });
+    try {
+      return await send();
+    } catch (error) {
+      if (error.status !== 401) throw error;
     }
-  }
-
-  async json(path, options) {
-    return (await this.fetch(path, options)).json();
-  }
-
-  async _current(renew) {
-    const { exp } = claims(this.token ?? "");
-    if (!renew && this.token && !(exp * 1000 < Date.now() + EARLY_MS)) return this.token;
     // Several requests at a time wait for one new token.
-    this._renewal ??= Promise.resolve(this._getToken({ renew: renew || Boolean(this.token) }))
-      .then((token) => {
-        if (typeof token !== "string" || !token) throw new Failure(401, "getToken gave no token");
-        return (this.token = token);
-      })
-      .catch((error) => {
-        throw error instanceof Failure ? error : new Failure(0, `getToken: ${error.message}`);
-      })
-      .finally(() => (this._renewal = null));
-    return this._renewal;
+    renewal ??= renew().finally(() => (renewal = null));
+    token = await renewal;
+    return send();
   }
+
+  const json = async (path, options) => (await request(path, options)).json();
+  return {
+    _base: base,
+    _request: request,
+    _get: json,
+    // The page may be on its way to what was clicked.
+    _post: (path, body) => json(path, { method: "POST", body: JSON.stringify(body), keepalive: true }),
+  };
 }

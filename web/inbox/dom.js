@@ -1,51 +1,56 @@
 /** Making elements without markup: whatever comes from a server is only ever text or a checked URL. */
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/**
- * An element with attributes and children. `true` sets an attribute without a value; `false` and
- * undefined leave it out. Strings among the children become text nodes.
- */
-export function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) set(element, name, value);
+/** An element with properties and children. `name` is both its class, for our styles, and its part, for the page's. */
+export function h(tag, name, properties, ...children) {
+  const element = Object.assign(document.createElement(tag), { className: name, part: name }, properties);
   element.append(...children);
   return element;
 }
 
-/** Sets or removes an attribute. It does nothing when nothing changes, so that no observer fires. */
-export function set(element, name, value) {
-  if (value === false || value === undefined) element.removeAttribute(name);
-  else if (element.getAttribute(name) !== `${value === true ? "" : value}`) {
-    element.setAttribute(name, value === true ? "" : value);
-  }
-}
+/** What only screen readers tell. */
+export const spoken = (text, role) => h("span", "", { className: "sr", role }, text);
 
-/** A picture of 24 by 24, drawn with lines, that screen readers pass over. */
-export function icon(...paths) {
-  const svg = document.createElementNS(SVG, "svg");
-  for (const [name, value] of [["viewBox", "0 0 24 24"], ["aria-hidden", "true"], ["focusable", "false"]]) {
-    svg.setAttribute(name, value);
-  }
-  for (const d of paths) {
-    const path = document.createElementNS(SVG, "path");
-    path.setAttribute("d", d);
-    svg.append(path);
-  }
+/** A picture of 24 by 24 pixels, drawn with one line, that screen readers pass over. */
+export function icon(line) {
+  const [svg, path] = ["svg", "path"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+  svg.ariaHidden = true;
+  path.setAttribute("d", line);
+  svg.append(path);
   return svg;
 }
 
+/** Children of `box`, made anew only when `key` is another one; without a key the box is hidden. */
+export function fill(box, key, children) {
+  if (box._key === key) return;
+  box._key = key;
+  box.hidden = !key;
+  box.replaceChildren(...(key ? children() : []));
+}
+
+/** Listens until `signal` ends it. */
+export const on = (target, type, react, signal, capture) => target.addEventListener(type, react, { signal, capture });
+
+/** A function that collects what it is given within `ms` milliseconds, and then has `act` do all of it. */
+export function batched(ms, act) {
+  let items = [];
+  return (item) => {
+    if (items.push(item) > 1) return;
+    setTimeout(() => {
+      act(items);
+      items = [];
+    }, ms);
+  };
+}
+
 /**
- * The URL of a link if following it does no harm: http, https, or a path of this site. Otherwise null,
+ * The URL of a link if following it does no harm: http, https, or a path of this site. Otherwise undefined,
  * such as for `javascript:`, or for `//host` and `/\host`, which are other sites.
  */
 export function safeUrl(text) {
-  if (!text) return null;
   try {
-    const url = new URL(text, location.origin);
-    if (!/^https?:$/.test(url.protocol)) return null;
-    return /^https?:\/\//i.test(text) || url.origin === location.origin ? url.href : null;
+    const { href } = new URL(text || "x:", location.origin);
+    if (/^https?:/.test(href) && (/^https?:\/\//i.test(text) || href.startsWith(`${location.origin}/`))) return href;
   } catch {
-    return null;
+    // no URL
   }
 }

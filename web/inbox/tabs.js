@@ -5,74 +5,51 @@
  * page without TLS, each tab leads for itself.
  */
 
-const SILENCE_MS = 60_000; // the server says something every 15 s
+import { on } from "./dom.js";
 
-export class Tabs {
-  /** `lead(signal)` runs for as long as this tab leads; `hear(message)` is given what other tabs say. */
-  constructor(name, lead, hear) {
-    this._name = name;
-    this._lead = lead;
-    this._hear = hear;
-    this.open();
+/**
+ * Until `signal` ends it. `lead(signal)` runs for as long as this tab leads; `hear(message)` is given what
+ * other tabs say.
+ */
+export function joinTabs(name, signal, lead, hear) {
+  const channel = new BroadcastChannel(name);
+  const tabs = { _leads: false, _say: (message) => signal.aborted || channel.postMessage(message) };
+  let heard = Date.now();
+
+  async function run(signal) {
+    tabs._leads = true;
+    await lead(signal);
+    tabs._leads = false;
   }
 
-  open() {
-    if (this._open) return;
-    this._open = new AbortController();
-    this._heard = Date.now();
-    this.leads = false;
-    if (!navigator.locks || !globalThis.BroadcastChannel) {
-      this._run(this._open.signal);
-      return;
-    }
-    this._channel = new BroadcastChannel(this._name);
-    this._channel.onmessage = ({ data }) => {
-      this._heard = Date.now();
-      this._hear(data);
-    };
-    this._watch = setInterval(() => this._look(), SILENCE_MS / 4);
-    this._queue(this._open.signal);
-  }
-
-  say(message) {
-    this._channel?.postMessage(message);
-  }
-
-  close() {
-    this._open?.abort();
-    this._channel?.close();
-    clearInterval(this._watch);
-    this._open = this._channel = null;
-  }
-
-  async _queue(signal) {
-    while (!signal.aborted) await this._request({ signal }, signal);
-  }
-
-  async _request(options, signal) {
+  async function request(options) {
     const taken = new AbortController();
     try {
-      await navigator.locks.request(this._name, options, () => this._run(AbortSignal.any([signal, taken.signal])));
+      await navigator.locks.request(name, options, () => run(AbortSignal.any([signal, taken.signal])));
     } catch (error) {
-      taken.abort(); // another tab took the lock from this one, or it closed
-      if (error.name === "SecurityError") await this._run(signal); // a sandbox has no locks
+      taken.abort();
+      // Otherwise another tab took the lock from this one, or this one closed.
+      if (error.name !== "AbortError") await run(signal); // there are no locks
     }
   }
 
-  async _run(signal) {
-    if (signal.aborted) return;
-    this.leads = true;
-    try {
-      await this._lead(signal);
-    } finally {
-      this.leads = false;
-    }
-  }
-
-  _look() {
-    const silent = Date.now() - this._heard > SILENCE_MS;
-    if (this.leads || !silent || document.visibilityState !== "visible" || !navigator.onLine) return;
-    this._heard = Date.now();
-    this._request({ steal: true }, this._open.signal);
-  }
+  const watch = setInterval(() => {
+    // The server says something every 15 s, and so does who leads: a minute of silence is none that is awake.
+    if (tabs._leads || document.hidden || Date.now() - heard < 60_000) return;
+    heard = Date.now();
+    request({ steal: true });
+  }, 15_000);
+  channel.onmessage = ({ data }) => {
+    heard = Date.now();
+    hear(data);
+  };
+  on(signal, "abort", () => {
+    channel.close();
+    clearInterval(watch);
+  });
+  // Later, since `lead` needs what this returns.
+  queueMicrotask(async () => {
+    while (!signal.aborted) await request({ signal });
+  });
+  return tabs;
 }
