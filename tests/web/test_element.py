@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from tests.support.waiting import until
 from tests.web.conftest import BELL, ENTRIES, Stage, connection, unread
@@ -125,6 +126,45 @@ async def test_a_token_may_be_an_attribute_that_is_replaced(stage: Stage) -> Non
     await connection(page, "denied")
     await page.evaluate(change, ["token", stage.site.sign("bob", stage.site.lifetime)])
     await unread(page, 1)
+
+
+@pytest.mark.slow
+async def test_an_answer_for_one_person_that_comes_late_is_not_shown_to_the_next(stage: Stage) -> None:
+    await stage.fill(2)
+    page = await stage.open(path="/?inline=")
+    await page.locator(ENTRIES).nth(1).wait_for()
+    asked, released, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await released.wait()
+        await route.fulfill(response=answer)
+        answered.set()
+
+    await page.route("**/v1/inbox?*", hold, times=1)
+    await page.get_by_role("button", name="Unread", exact=True).click()
+    await asked.wait()
+    await page.evaluate("document.querySelector('notifier-inbox').setAttribute('token-url', '/token?as=bob')")
+    await page.get_by_text("all caught up").wait_for()
+    released.set()
+    await answered.wait()
+    await stage.publish(3, "bob")  # what comes after it is shown: the answer was taken, and did no harm
+    await page.locator(ENTRIES, has_text="photo 3").wait_for()
+    assert await page.locator(ENTRIES).count() == 1
+    await unread(page, 1)
+
+
+@pytest.mark.slow
+async def test_texts_may_be_set_while_it_is_out_of_the_page(stage: Stage) -> None:
+    await stage.fill(1)
+    page = await stage.open(path="/?inline=")
+    await page.locator(ENTRIES).wait_for()
+    await page.evaluate("(window.kept = document.querySelector('notifier-inbox')).remove()")
+    await page.evaluate("kept.messages = { title: 'Post' }")
+    await page.evaluate("document.querySelector('main').append(kept)")
+    await page.get_by_role("region", name="Post").wait_for()
+    await page.locator(ENTRIES).wait_for()
 
 
 @pytest.mark.slow
