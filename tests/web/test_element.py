@@ -167,6 +167,14 @@ async def test_texts_may_be_set_while_it_is_out_of_the_page(stage: Stage) -> Non
     await page.locator(ENTRIES).wait_for()
 
 
+async def test_a_page_may_bring_the_script_along_twice(stage: Stage) -> None:
+    page = await stage.open()
+    await connection(page, "live")
+    first = await page.evaluate("customElements.get('notifier-inbox').name")
+    await page.evaluate("import(document.querySelector('script[src*=\"notifier-inbox.js\"]').src + '?again')")
+    assert await page.evaluate("customElements.get('notifier-inbox').name") == first
+
+
 @pytest.mark.slow
 async def test_properties_and_parts_change_how_it_looks(stage: Stage) -> None:
     page = await stage.open()

@@ -210,7 +210,7 @@ async def test_who_says_no_is_told_where_to_change_that(pushing: Pushing) -> Non
     await page.goto(pushing.stage.site.url + PATH)
     await connection(page, "live")
     await page.click("notifier-inbox .bell")
-    await page.get_by_text("blocked in the settings of your browser").wait_for()
+    await page.get_by_text("blocked in your browser").wait_for()
     failed = await page.evaluate(
         "document.querySelector('notifier-inbox').enablePush().then(() => '', (error) => error.message)"
     )

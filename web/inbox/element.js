@@ -114,8 +114,9 @@ class NotifierInbox extends HTMLElement {
   }
 }
 
-// An old browser would show a panel that does not close; an element that it does not know shows nothing.
-if (CSS.supports("(color:light-dark(red,red)) and selector(:popover-open)")) {
+// An old browser would show a panel that does not close; an element that it does not know shows nothing. Two
+// parts of a page may bring the script along.
+if (CSS.supports("(color:light-dark(red,red)) and selector(:popover-open)") && !customElements.get("notifier-inbox")) {
   sheet.replaceSync(styles);
   customElements.define("notifier-inbox", NotifierInbox);
 }

@@ -26,8 +26,8 @@ const TEXTS = {
   wasArchived: "Archived: {title}",
   enablePush: "Turn on push notifications",
   disablePush: "Turn off push notifications",
-  pushDenied: "Push is blocked in the settings of your browser.",
-  pushFailed: "Push could not be turned on.",
+  pushDenied: "Push is blocked in your browser.",
+  pushFailed: "Push could not start.",
 };
 
 const UNITS = [
