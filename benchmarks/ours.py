@@ -98,20 +98,18 @@ class Counter:
         await self._done.wait()
 
 
-async def fan_out(url: str, count: int) -> float:
-    """Events a second from publish to three acknowledged deliveries each."""
+async def fan_out(url: str, count: int, warm_up: int = 1) -> float:
+    """Events a second from publish to three acknowledged deliveries each. `warm_up` events go before: until
+    the first has come through, the worker may be taking its leases."""
     counter = Counter()
     channels = {name: NoOpChannel(name, counter) for name in CHANNELS}
     async with running(url, channels) as publisher:
-        counter.expect(len(CHANNELS))
-        for batch in chunks(1, 1):  # until it has come through, the worker may be taking its leases
-            await publisher.publish_many(batch)
-        await counter.reached()
-        counter.expect(count * len(CHANNELS))
-        start = time.perf_counter()
-        for batch in chunks(count, PUBLISH_BATCH):
-            await publisher.publish_many(batch)
-        await counter.reached()
+        for events in (warm_up, count):
+            counter.expect(events * len(CHANNELS))
+            start = time.perf_counter()
+            for batch in chunks(events, PUBLISH_BATCH):
+                await publisher.publish_many(batch)
+            await counter.reached()
         return count / (time.perf_counter() - start)
 
 

@@ -7,7 +7,8 @@
     }
 
 The ratio is ours to the peer: the median of the pairs, each pair measured one right after the other. Ours is
-always given as many events as `make bench` gives it; slow peers are given fewer. A peer that ends by itself
+always given as many events as `make bench` gives it; slow peers are given fewer. All are given a tenth more
+to warm up. A peer that ends by itself
 is started again, up to three times for each figure; `ended_early` says how often it did.
 """
 
@@ -94,7 +95,8 @@ class Comparison:
 
     def _ours(self) -> float:
         gc.collect()
-        return uvloop.run(ours.fan_out(self._emptied(), self._count(EVENTS)))
+        count = self._count(EVENTS)
+        return uvloop.run(ours.fan_out(self._emptied(), count, max(_LEAST, count // 10)))
 
     def _theirs(self, peer: Peer) -> float:
         last = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -33,11 +34,18 @@ _TRIES = 3
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses now."""
+    """A TCP port of 127.0.0.1 that nobody uses now; if there is one, below those that the system gives to
+    outgoing connections, of which one might take it before a server listens there."""
+    for _ in range(100):
+        port = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORTS - _LOWEST_PORT)
+        if not port_in_use(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
+
+
+_LOWEST_PORT, _EPHEMERAL_PORTS = 15_000, 32_768  # the latter begin there on Linux, and higher elsewhere
 
 
 def port_in_use(port: int) -> bool:
