@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -48,12 +47,8 @@ async def serve_connection(
             if body is None or connection.our_state is not h11.DONE:
                 return
             connection.start_next_cycle()
-    except (h11.RemoteProtocolError, ConnectionError):
-        return  # the client speaks no HTTP, or has gone
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+    except h11.RemoteProtocolError:
+        return  # the client speaks no HTTP
 
 
 async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> object:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, Self
 
 import http_ece
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +26,7 @@ from py_vapid import jwt
 from notifier.event import WebPushDevice, WebPushKeys
 from notifier.local.arrivals import Arrivals
 from notifier.local.http import Request, Response, serve_connection
+from notifier.local.listener import Listener
 
 _MAX_BODY: Final = 4_096
 _MAX_TOKEN_AGE: Final = 24 * 3_600
@@ -98,12 +99,11 @@ class PushService:
         self._port = port or 0
         self._arrivals: Arrivals[Push] = Arrivals(on_push)
         self._subscriptions: dict[str, _Subscription] = {}
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
 
     @property
     def port(self) -> int:
-        return self._port
+        return self._listener.port
 
     @property
     def origin(self) -> str:
@@ -112,7 +112,7 @@ class PushService:
     @property
     def connections(self) -> int:
         """How many clients are connected now."""
-        return len(self._clients)
+        return self._listener.clients
 
     @property
     def pushes(self) -> list[Push]:
@@ -144,35 +144,16 @@ class PushService:
 
     async def __aenter__(self) -> Self:
         """Raises OSError when the port is in use."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
+        await self._listener.open(self._port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        # From Python 3.12 on wait_closed waits for the clients, who keep their connections.
-        for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None or not self._server.is_serving():  # it came while we were closing
-            writer.close()
-            return
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._clients.add(task)
-        try:
-            await serve_connection(reader, writer, self._answer, max_body=_MAX_BODY)
-        except asyncio.CancelledError:
-            pass  # by us, when the service closes; nobody awaits this task but __aexit__
-        finally:
-            self._clients.discard(task)
+        await serve_connection(reader, writer, self._answer, max_body=_MAX_BODY)
 
     def _answer(self, request: Request) -> Response:
         self.requests += 1

@@ -40,7 +40,7 @@ async def test_where_each_delivery_stands_and_how_it_got_there(
     assert [step["what"] for step in found["ada"]["steps"]] == ["routed", "parked", "delivered"]
     parked = found["ada"]["steps"][1]
     assert (parked["attempt"], parked["reason"], parked["answer"]) == (1, "greylisted", "451 later")
-    assert parked["until"] > parked["at"]
+    assert parked["until"] >= parked["at"]  # its jitter may be nothing
     [skipped] = found["ben"]["deliveries"]
     assert (skipped["channel"], skipped["state"], skipped["reason"]) == ("post", "skipped", "no_address")
 

@@ -37,6 +37,7 @@ from notifier.channel import (
 from notifier.errors import ConfigurationError
 from notifier.event import Recipient, encode_recipient
 from notifier.local.broker import free_port
+from notifier.local.listener import Listener
 from notifier.local.mailbox import MailboxServer
 
 CONTENT = {"subject": "Ada liked your photo", "body": "<p>Hello</p>", "text": "Hello"}
@@ -87,36 +88,24 @@ class Scripted:
         }  # fmt: skip
         self.heard: list[str] = []
         self.connections = 0
-        self.open_now = 0
         self.most_open = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._listener = Listener(self._serve)
+
+    @property
+    def open_now(self) -> int:
+        return self._listener.clients
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"smtp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.url = f"smtp://127.0.0.1:{await self._listener.open()}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for writer in list(self._writers):
-            writer.close()
-        while self.open_now:
-            await asyncio.sleep(0)
-        await self._server.wait_closed()
+        await self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
-        self._writers.add(writer)
-        try:
-            await self._dialogue(reader, writer, self.connections)
-        except ConnectionError:
-            pass
-        finally:
-            self._writers.discard(writer)
-            self.open_now -= 1
-            writer.close()
+        await self._dialogue(reader, writer, self.connections)
 
     async def _dialogue(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int

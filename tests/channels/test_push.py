@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -44,6 +44,7 @@ from notifier.channel import (
 from notifier.errors import ConfigurationError, InvalidRecipient
 from notifier.event import FcmDevice, Recipient, WebPushDevice
 from notifier.local.broker import free_port
+from notifier.local.listener import Listener
 from notifier.local.push_service import PushService, vapid_keys
 
 KEYS = vapid_keys()
@@ -263,31 +264,6 @@ async def test_nobody_listening_is_transient_and_shows_no_endpoint() -> None:
 
 
 @asynccontextmanager
-async def listening(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]], **options: Any
-) -> AsyncIterator[int]:
-    """A server on a port of this machine that is stopped, with its dialogues, after the test."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
-        try:
-            await serve(reader, writer)
-        except (asyncio.CancelledError, OSError):
-            pass
-        finally:
-            writer.transport.abort()  # close would wait for a client to read the rest
-
-    async with await asyncio.start_server(tracked, "127.0.0.1", 0, **options) as server:
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks)
-
-
-@asynccontextmanager
 async def answering(
     answer: Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[WebPushDevice]:
@@ -296,9 +272,9 @@ async def answering(
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await answer(writer)
 
-    async with listening(serve) as port:
+    async with Listener(serve) as listener:
         keys = PushService().subscribe().keys
-        yield WebPushDevice(endpoint=f"http://127.0.0.1:{port}/x", keys=keys)
+        yield WebPushDevice(endpoint=f"http://127.0.0.1:{listener.port}/x", keys=keys)
 
 
 class Http2Service:
@@ -329,8 +305,8 @@ async def http2_service(certificate: Path) -> AsyncIterator[Http2Service]:
     context.load_cert_chain(certificate)
     context.set_alpn_protocols(["h2"])
     service = Http2Service()
-    async with listening(service.serve, ssl=context) as port:
-        service.origin = f"https://127.0.0.1:{port}"
+    async with Listener(service.serve, tls=context) as listener:
+        service.origin = f"https://127.0.0.1:{listener.port}"
         yield service
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from notifier.local.listener import Listener
 from tests.api.conftest import PUBLISH, Api, serving
 from tests.api.events import pairs
 from tests.docs.blocks import ROOT, blocks, commands
@@ -80,11 +81,9 @@ async def busy_at_first(api: Api) -> AsyncIterator[tuple[str, list[int]]]:
             await copy(reader, up_writer)
             up_writer.close()
             await back
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", came
+    async with Listener(serve) as listener:
+        yield f"http://127.0.0.1:{listener.port}", came
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from examples.webhook import open_channel, outcome
 from notifier.channel import ChannelUnavailable, Delivery, PermanentFailure, Sent, TransientFailure
 from notifier.errors import ConfigurationError
 from notifier.local.broker import free_port
+from notifier.local.listener import Listener
 
 
 def delivery() -> Delivery:
@@ -33,11 +34,9 @@ async def answering(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
         came.append(head + await reader.readexactly(size))
         writer.write(answer)
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", came
+    async with Listener(serve) as listener:
+        yield f"http://127.0.0.1:{listener.port}/", came
 
 
 @asynccontextmanager

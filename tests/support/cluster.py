@@ -28,6 +28,7 @@ from typing import Any, Self
 
 import httpx
 
+from notifier.local.listener import Listener
 from tests.support.manifests import Doc, named, of_kind, pod_labels, ports, selects, workloads
 from tests.support.pod import Machine, Pod
 from tests.support.waiting import until
@@ -66,8 +67,7 @@ class Cluster:
         self._replicas: dict[str, int] = {}
         self._addresses = self._free_addresses()
         self._services = {doc["metadata"]["name"]: next(self._addresses) for doc in of_kind(docs, "Service")}
-        self._servers: list[asyncio.Server] = []
-        self._piping: set[asyncio.Task[None]] = set()
+        self._listeners: list[Listener] = []
         self._http = httpx.AsyncClient(trust_env=False)
 
     @staticmethod
@@ -252,15 +252,13 @@ class Cluster:
         for port in service["spec"]["ports"]:
             turn = itertools.count()
 
-            def accept(
+            async def connect(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: Any = port, turn: Any = turn
             ) -> None:
-                connected = self._connect(service, port["targetPort"], next(turn), reader, writer)
-                task = asyncio.create_task(connected)
-                self._piping.add(task)
-                task.add_done_callback(self._piping.discard)
+                await self._connect(service, port["targetPort"], next(turn), reader, writer)
 
-            self._servers.append(await asyncio.start_server(accept, ip, _unprivileged(port["port"])))
+            self._listeners.append(Listener(connect, ip))
+            await self._listeners[-1].open(_unprivileged(port["port"]))
 
     async def _connect(
         self, service: Doc, port: str, turn: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -271,21 +269,16 @@ class Cluster:
             for pod in self.pods
             if pod.is_ready and not pod.is_ending and selects(selector, pod_labels(pod.workload))
         ]
+        if not ready:
+            return
+        pod = ready[turn % len(ready)]
+        stand_in = self._stand_ins.get(pod.container["image"].partition(":")[0])
+        where = ("127.0.0.1", stand_in[port]) if stand_in else (pod.ip, ports(pod.workload)[port])
+        there, back = await asyncio.open_connection(*where)
         try:
-            if not ready:
-                return
-            pod = ready[turn % len(ready)]
-            stand_in = self._stand_ins.get(pod.container["image"].partition(":")[0])
-            where = ("127.0.0.1", stand_in[port]) if stand_in else (pod.ip, ports(pod.workload)[port])
-            there, back = await asyncio.open_connection(*where)
-            try:
-                await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
-            finally:
-                back.close()
-        except OSError:
-            return  # the pod went: its client sees a connection that closes
+            await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
         finally:
-            writer.close()
+            back.close()
 
     async def __aenter__(self) -> Self:
         for service in of_kind(self.docs, "Service"):
@@ -295,8 +288,8 @@ class Cluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            await listener.close()
         for pod in self.pods:
             pod.is_ending = True
             await _cancelled(pod.tasks)
@@ -305,7 +298,6 @@ class Cluster:
                 pod.process.wait()
             if error is not None:
                 print(f"--- {pod.name}: {pod.log[-2_000:]}")  # noqa: T201 - pytest shows it with the failure
-        await _cancelled([*self._piping])
         await self._http.aclose()
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from notifier.local.listener import Listener
+
 
 class Proxy:
     """Passes bytes on. Each rule is used once, on the first request that contains its bytes.
@@ -20,9 +22,11 @@ class Proxy:
         self._after: list[bytes] = []
         self.cuts = 0
         self.accepted = 0  # connections, ever
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
+
+    @property
+    def port(self) -> int:
+        return self._listener.port
 
     @property
     def url(self) -> str:
@@ -34,35 +38,19 @@ class Proxy:
         (self._after if after else self._before).append(request)
 
     async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._listener.open(port)
 
     async def stop(self) -> None:
         """Refuses new connections and cuts all that are open; `start(port)` brings it back."""
-        assert self._server is not None
-        self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._listener.close()
 
     def cut_all(self) -> None:
         """Cuts every connection that is open now."""
-        self.cuts += len(self._connections)
-        for task in self._connections:
-            task.cancel()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self.cuts += self._listener.hang_up()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        except OSError:
-            writer.transport.abort()
-            return
+        self.accepted += 1
+        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         silent = asyncio.Event()
         back = asyncio.create_task(self._answers(up_reader, writer, silent))
         try:
@@ -74,8 +62,6 @@ class Proxy:
                     silent.set()  # from the server's next answer on
                 up_writer.write(data)
                 await up_writer.drain()
-        except ConnectionError:
-            pass
         finally:
             back.cancel()
             for side in (writer, up_writer):

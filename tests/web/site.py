@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from notifier.local.http import Request, Response, serve_connection
+from notifier.local.listener import Listener
 
 POLICY = (
     "default-src 'none'; script-src 'self' {api}; style-src 'self'; connect-src 'self' {api}; "
@@ -47,38 +48,23 @@ class Site:
         self.signed_in = True
         self.tokens = 0
         self.pages: dict[str, Response] = {}
-        self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self._listener.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._listener.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for client in self._clients:
-            client.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
-        try:
-            await serve_connection(reader, writer, self._answer, max_body=10_000)
-        except asyncio.CancelledError:
-            pass  # by us, at the end
-        finally:
-            self._clients.discard(task)
+        await serve_connection(reader, writer, self._answer, max_body=10_000)
 
     def _answer(self, request: Request) -> Response:
         path, _, query = request.path.partition("?")
