@@ -12,6 +12,7 @@ from notifier.broker import meta
 from notifier.broker.connection import Client, connect
 from notifier.broker.scripts import run
 from notifier.channel import Channel
+from notifier.event_traces import Traces
 from notifier.inbox import Inbox
 from notifier.keys import Keys
 from notifier.live import Live, open_live
@@ -20,7 +21,6 @@ from notifier.recipients import Recipients, Suppressions
 from notifier.registry import load_channels
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
-from notifier.traces import Traces
 from notifier.tracing import Tracing, exporting
 from notifier.worker import Worker
 

@@ -12,10 +12,10 @@ from notifier import metrics
 from notifier.broker.entries import FAILURE_FIELDS, FAILURE_WIDTH, MalformedEntry
 from notifier.broker.line import Command
 from notifier.channel import DeliveryError, InvalidAddress
+from notifier.event_traces import What
 from notifier.keys import Keys
 from notifier.policy import DeadLetter
 from notifier.redaction import without_addresses
-from notifier.traces import What
 
 log = structlog.get_logger(__name__)
 

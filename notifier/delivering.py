@@ -33,6 +33,7 @@ from notifier.channel import (
 )
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
 from notifier.errors import BrokerError, Fenced
+from notifier.event_traces import What, delivered, line, places
 from notifier.inbox import encode_entry
 from notifier.keys import Keys
 from notifier.lanes import Lane, Lanes
@@ -40,8 +41,7 @@ from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
 from notifier.redaction import without_addresses
 from notifier.sending import ACTIVE, EXPIRED, Render, Runner, Sender, error_name
-from notifier.traced import TracedSender
-from notifier.traces import What, delivered, line, places
+from notifier.sending_with_spans import TracedSender
 from notifier.tracing import Tracing
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ Cluster keeps them in one slot:
     {ntf:07}:scheduled           zset      number -> due (ms)
     {ntf:07}:scheduled:items     hash      number -> the entry to add
     {ntf:07}:seen:<event>        hash      recipient -> nothing: accepted within the dedup window
-    {ntf:07}:trace:<hour>        hash      number of a commit -> what happened; see `notifier.traces`
+    {ntf:07}:trace:<hour>        hash      number of a commit -> what happened; see `notifier.event_traces`
     {ntf:07}:recipient:<id>      string    profile, JSON
     {ntf:07}:inbox:<id>:changes  stream    what changed in the inbox of late; also a sharded channel
     {ntf:07}:inbox:<id>...       see `notifier.inbox`

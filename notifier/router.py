@@ -47,13 +47,13 @@ from notifier.errors import (
     InvalidRecipient,
 )
 from notifier.event import MAX_EVENT_BYTES, Recipient, parse_body, parse_recipient, parse_to
+from notifier.event_traces import line, places, routed
 from notifier.keys import EVENTS, GROUP, Keys
 from notifier.policy import MAX_OWNERS
 from notifier.recipients import Recipients
 from notifier.redaction import redacted
 from notifier.routing import Route, Skip, route, view
 from notifier.sending import trace_field
-from notifier.traces import line, places, routed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -11,6 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from notifier.api import (
     devices,
     event_schemas,
+    event_traces,
     events,
     health,
     inbox,
@@ -23,7 +24,6 @@ from notifier.api import (
     stream,
     suppressions,
     tokens,
-    traces,
     web,
 )
 from notifier.api.access import check_origin, open_access
@@ -49,7 +49,7 @@ _REQUEST_HEADERS = (
 )  # fmt: skip
 _RESPONSE_HEADERS = ("Allow", "ETag", "Idempotent-Replayed", "Retry-After", "X-Request-Id")
 _ROUTERS = (
-    health.router, events.router, traces.router,
+    health.router, events.router, event_traces.router,
     recipients.router, devices.backend, preferences.backend, suppressions.router, tokens.router,
     operations.router,
     devices.user, preferences.user, inbox.router, stream.router, web.router,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from notifier.broker.connection import Client
+from notifier.event_traces import Traces
 from notifier.keys import EVENTS, Keys
 from notifier.operations.dead_letters import Selection, find
 from notifier.operations.mending import Result, mend_all
 from notifier.recipients import Profile, Recipients
-from notifier.traces import Traces
 
 
 async def forget(

@@ -11,7 +11,7 @@ import pytest
 from notifier.broker.scripts import Call, run, script
 from notifier.channel import Address, PermanentFailure, Sent, TransientFailure
 from notifier.event import Recipient
-from notifier.traces import HOUR_MS, Step, Traces, line
+from notifier.event_traces import HOUR_MS, Step, Traces, line
 from tests.support.channels import ScriptedChannel
 from tests.support.service import Service, address_of, open_service, ping
 from tests.support.waiting import until

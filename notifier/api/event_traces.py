@@ -12,7 +12,7 @@ from notifier.api.paths import Decoded, segment
 from notifier.api.problems import Problem, responses
 from notifier.api.reading import JSON
 from notifier.api.shared import Parts
-from notifier.traces import Step, What, latest
+from notifier.event_traces import Step, What, latest
 
 router = APIRouter(prefix="/v1/events", tags=["events"], dependencies=[PublishesOrOperates])
 
