@@ -124,6 +124,14 @@ async def test_html_script_and_templates_in_names_and_bodies_stay_text(stage: St
     await page.locator("notifier-inbox .sr[role=status]", has_text="<script>").wait_for()
 
 
+async def test_line_separators_in_a_text_do_not_break_the_stream(stage: Stage) -> None:
+    # JSON leaves U+2028 and U+2029 as they are, and JavaScript's `.` takes them for the end of a line.
+    page = await stage.open()
+    await page.click(BELL)
+    await stage.publish(1, data={"photo_title": "Har\u2028bour: \u2029"})
+    await page.locator(ENTRIES, has_text="bour").wait_for()
+
+
 @pytest.mark.parametrize(
     "link",
     [

@@ -12,7 +12,7 @@ export async function readEvents(body, on, alive) {
     alive();
     const events = (buffer + value).split("\n\n");
     buffer = events.pop();
-    for (const event of events) on(Object.fromEntries(event.split("\n").map((line) => line.split(/: ?(.*)/))));
+    for (const event of events) on(Object.fromEntries(event.split("\n").map((line) => line.split(/: ?(.*)/s))));
   }
 }
 
