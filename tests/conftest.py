@@ -1,14 +1,20 @@
-"""A real broker for every test that needs one."""
+"""A real broker for every test that needs one, and what stands on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 
+from notifier.broker.connection import connect
+from notifier.keys import Keys
 from notifier.local.broker import EmbeddedBroker
+from notifier.recipients import Recipients, Suppressions
+from tests.support.channels import ScriptedChannel
+from tests.support.service import Service, open_service
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +31,34 @@ def redis_url(broker: EmbeddedBroker) -> str:
         client.flushall()
         client.config_set("maxmemory", 0)
     return broker.url
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def recipients(client: redis.asyncio.Redis) -> Recipients:
+    return Recipients(client, Keys())
+
+
+@pytest.fixture
+def suppressions(client: redis.asyncio.Redis) -> Suppressions:
+    return Suppressions(client, Keys())
+
+
+@pytest.fixture
+async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
+    async with open_service(redis_url, tmp_path) as service:
+        yield service
+
+
+@pytest.fixture
+def post() -> ScriptedChannel:
+    """A channel for `service.worker`."""
+    return ScriptedChannel()
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
         yield service
 
 
-@pytest.fixture
-def post() -> ScriptedChannel:
-    return ScriptedChannel()
-
-
 async def alerts(service: Service) -> list[dict[str, Any]]:
     """The data of the alerts that were published and wait for a router."""
     return [parse_body(fields[b"event"]).data for fields in await service.entries("events")]

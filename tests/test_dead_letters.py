@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +11,11 @@ from notifier.channel import ChannelUnavailable, InvalidAddress, PermanentFailur
 from notifier.dead_letters import ALERT_TYPE, Failure, Graveyard, split
 from notifier.keys import Keys
 from tests.support.channels import ScriptedChannel
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
 
 ADA = address_of("ada")
 ALL = ["router", "post", "dead_letters"]
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def post() -> ScriptedChannel:
-    return ScriptedChannel()
 
 
 async def test_the_second_try_comes_after_the_delay_and_may_work(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import structlog.testing
@@ -22,21 +20,10 @@ from notifier.channel import (
 )
 from notifier.settings import Settings
 from tests.support.channels import ScriptedChannel
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
 
 ADA, BEN = address_of("ada"), address_of("ben")
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def post() -> ScriptedChannel:
-    return ScriptedChannel()
 
 
 def ids(count: int, first: int = 0) -> list[str]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
 
-from notifier.broker.connection import connect
 from notifier.channel import device_key
 from notifier.errors import InvalidRecipient
 from notifier.event import MAX_DEVICES, FcmDevice, WebPushDevice, parse_recipient
@@ -19,22 +17,6 @@ KEYS = Keys()
 CHANNELS = ("email", "push")
 PHONE = FcmDevice(kind="fcm", token="the-same-telephone")
 KEY = device_key(PHONE)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def recipients(client: redis.asyncio.Redis) -> Recipients:
-    return Recipients(client, KEYS)
-
-
-@pytest.fixture
-def suppressions(client: redis.asyncio.Redis) -> Suppressions:
-    return Suppressions(client, KEYS)
 
 
 @pytest.fixture

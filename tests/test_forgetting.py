@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis.asyncio
 
 from notifier import AsyncPublisher
-from notifier.broker.connection import connect
 from notifier.channel import InboxEntry
 from notifier.dead_letters import Failure
 from notifier.event import FcmDevice, parse_recipient
@@ -23,12 +21,6 @@ KEYS = Keys(partitions=1)
 CHANNELS = ("email", "push")
 DAY = timedelta(days=1)
 FAILURE = Failure("PermanentFailure", "550 no", "550 no such user", 1, 1_000, 2_000)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 async def _bury(client: redis.asyncio.Redis, stream: str, recipient: str, number: int) -> None:

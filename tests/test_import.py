@@ -20,17 +20,6 @@ from notifier.recipients.importing import MAX_LINE, MOST_TOLD
 KEYS = Keys()
 
 
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def recipients(client: redis.asyncio.Redis) -> Recipients:
-    return Recipients(client, KEYS)
-
-
 async def blocks(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part

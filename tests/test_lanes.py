@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,7 @@ from notifier.channel import TransientFailure
 from notifier.keys import Keys
 from notifier.lanes import Lanes
 from tests.support.channels import ScriptedChannel
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
 
 
@@ -83,12 +81,6 @@ async def test_each_runner_that_is_called_calls_the_next_while_lanes_are_ready(p
     lanes.wake()
     await asyncio.wait(runners[1:], timeout=5)
     assert sorted(got) == [b"0", b"1", b"2", b"3"]
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
 
 
 async def test_a_long_parked_lane_comes_out_in_order_and_without_pauses(service: Service) -> None:

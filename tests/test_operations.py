@@ -29,13 +29,6 @@ QUEUES = ("events", *CHANNELS)
 FAILURE = Failure("TransientFailure", "451 try later", "451 4.7.1 greylisted", 8, 1_000, 2_000)
 
 
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    connection = connect(redis_url)
-    yield connection
-    await connection.aclose()
-
-
 def _delivery(recipient: str, number: int = 0, kind: str = "like") -> list[Any]:
     event = json.dumps({"id": f"e{number}", "type": kind, "data": {"n": number}}).encode()
     rid, key = recipient.encode(), b"a@example.com"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,17 +28,6 @@ from notifier.recipients import (
 )
 
 KEYS = Keys()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def recipients(client: redis.asyncio.Redis) -> Recipients:
-    return Recipients(client, KEYS)
 
 
 def bo(**fields: Any) -> Recipient:

@@ -32,11 +32,6 @@ async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
         yield service
 
 
-@pytest.fixture
-def post() -> ScriptedChannel:
-    return ScriptedChannel()
-
-
 async def put(service: Service, **profile: Any) -> None:
     await Recipients(service.client, service.keys).put(parse_recipient(profile))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
@@ -23,17 +22,6 @@ from notifier.recipients import (
 KEYS = Keys()
 # Ids that end in another, go on after one, or mean something to a pattern.
 LOOKALIKES = ("a", "x:a", "a/b", "b/a", "a:b", "*", "?", "[a]", "\\", "^a", "ä")
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def suppressions(client: redis.asyncio.Redis) -> Suppressions:
-    return Suppressions(client, KEYS)
 
 
 async def suppress(client: redis.asyncio.Redis, keys: Keys, recipient: str, *where: str) -> None:

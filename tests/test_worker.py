@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,12 +20,6 @@ from tests.support.service import Service, address_of, open_service, ping, write
 from tests.support.waiting import until
 
 CHANNELS = {"post": ScriptedChannel("post"), "pigeon": ScriptedChannel("pigeon")}
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
 
 
 def test_roles_are_put_in_the_order_of_the_way_of_an_event() -> None:

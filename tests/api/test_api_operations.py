@@ -13,7 +13,6 @@ import httpx
 import pytest
 import redis.asyncio
 
-from notifier.broker.connection import connect
 from notifier.broker.scripts import Call, run, script
 from notifier.dead_letters import Failure
 from notifier.keys import GROUP, Keys, dlq_of
@@ -30,12 +29,6 @@ LETTERS, REDRIVE, DISCARD = "/v1/dead-letters", "/v1/dead-letters/redrive", "/v1
 @pytest.fixture
 async def operator(api: Api) -> AsyncIterator[httpx.AsyncClient]:
     async with api.operator as client:
-        yield client
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
         yield client
 
 

@@ -9,10 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import pytest
 import redis.asyncio
 
-from notifier.broker.connection import connect
 from notifier.event import parse_recipient
 from notifier.keys import Keys
 from notifier.recipients import MAX_PROFILE_BYTES, Recipients
@@ -29,17 +27,6 @@ IDS = (
     "a/b", "ü", "..", ".", "%2F", "%", "a b", "a?b#c", "*", "a:b", "{x}", "import", "'; DROP", "\\", "日本",
     "x" * 200, "../../suppressions", "<script>",
 )  # fmt: skip
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def recipients(client: redis.asyncio.Redis) -> Recipients:
-    return Recipients(client, KEYS)
 
 
 def path(recipient_id: str, rest: str = "") -> str:

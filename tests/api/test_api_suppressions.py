@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest
 import redis.asyncio
 
-from notifier.broker.connection import connect
 from notifier.keys import Keys
 from notifier.recipients import Suppressions, encode_suppression, suppression_field
 from tests.api.told import fields, problem
 
 KEYS = Keys()
 ADA = "/v1/recipients/ada/suppressions"
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 async def test_what_a_worker_suppressed_is_listed_and_lifted(

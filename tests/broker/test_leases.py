@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +17,10 @@ from notifier.broker.scripts import Call, execute, run, script
 from notifier.errors import Fenced
 from notifier.keys import GROUP
 from tests.support.channels import ScriptedChannel
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
 
 LONG = timedelta(minutes=1)  # whoever waited for a lease to run out would be seen
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
 
 
 async def shares(service: Service, queue: str = "post") -> list[int]:

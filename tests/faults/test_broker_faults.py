@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,17 +22,6 @@ from tests.support.waiting import until
 
 PEOPLE = [f"u{i}" for i in range(20)]
 COUNT = 360
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def post() -> ScriptedChannel:
-    return ScriptedChannel()
 
 
 class Load:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,17 +19,6 @@ from tests.support.waiting import until
 
 QUEUES = ("events", "post")
 LONG = {"NOTIFIER_LEASE_TTL": "60s"}  # whoever waited for one to run out would be seen
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger")
 
 
 async def _assert_at_baseline(service: Service) -> None:

@@ -5,28 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.ledger import Ledger, judge
 from tests.support.processes import worker_process
-from tests.support.service import Service, address_of, open_service, ping
+from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
 
 TTL = 2.0
-
-
-@pytest.fixture
-async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    async with open_service(redis_url, tmp_path) as service:
-        yield service
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger")
 
 
 class Work:

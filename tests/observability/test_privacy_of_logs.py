@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import redis
 
 from notifier import Publisher
 from notifier.keys import Keys
-from notifier.local.broker import free_port
 from notifier.redaction import redacted, traceback_without_addresses
 from tests.observability.installation import Installation
 from tests.support.topologies import wait
@@ -48,13 +46,6 @@ class Odd:
 def open_channel(environ):
     return Odd()
 """
-
-
-@pytest.fixture
-def installation(redis_url: str, tmp_path: Path) -> Iterator[Installation]:
-    running = Installation(redis_url, tmp_path, free_port)
-    yield running
-    running.close()
 
 
 def publish(url: str, *events: dict[str, Any]) -> None:

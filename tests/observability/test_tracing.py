@@ -41,13 +41,6 @@ def collector() -> Iterator[Collector]:
         yield running
 
 
-@pytest.fixture
-def installation(redis_url: str, tmp_path: Path) -> Iterator[Installation]:
-    running = Installation(redis_url, tmp_path, free_port)
-    yield running
-    running.close()
-
-
 def traced(collector: Collector) -> dict[str, str]:
     return {
         "NOTIFIER_TRACING": "true",
