@@ -172,7 +172,7 @@ class Traces:
 def _in_order(steps: Iterable[Step]) -> list[Step]:
     """In the order of time, but what happened to a delivery after the step that made it: each queue of a
     partition has an estimate of the server's clock of its own, and they differ by some milliseconds."""
-    left = sorted(steps, key=lambda step: (step.at_ms, step.what != "routed"))
+    left = sorted(steps, key=lambda step: (step.at_ms, step.what != "routed", step.attempt))
     found: list[Step] = []
     made: set[tuple[str, str]] = set()
     while left:
