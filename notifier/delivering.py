@@ -30,6 +30,7 @@ from notifier.channel import (
     DeliveryError,
     InboxEntry,
     Sent,
+    TransientFailure,
 )
 from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
 from notifier.errors import BrokerError, Fenced
@@ -37,6 +38,7 @@ from notifier.event_traces import What, delivered, line, places
 from notifier.inbox import encode_entry
 from notifier.keys import Keys
 from notifier.lanes import Lane, Lanes
+from notifier.outcomes import words
 from notifier.policy import MAX_OWNERS, DeadLetter, Retry
 from notifier.recipients import encode_suppression, suppression_field
 from notifier.redaction import without_addresses
@@ -294,14 +296,20 @@ class Deliveries:
         if not isinstance(outcome, Sent):
             self._failed(partition, lane, message, outcome)
             return
+        try:
+            stored = self._into_inbox(message, outcome.inbox)
+        except (TypeError, ValueError, RecursionError) as error:  # the channel's bug: nothing is delivered
+            reason = f"the inbox entry can't be stored: {words(error)}"
+            self._failed(partition, lane, message, TransientFailure(reason))
+            return
         if outcome is EXPIRED:
             metrics.SKIPPED.labels("expired").inc()
             log.info("delivery_expired", **self._sender.about(partition, message))
             self._trace(partition, message, "expired")
         else:
             self._tell_delivered(partition, message, outcome.answer, self._sender.ended)
-        if outcome.inbox is not None or message.parked:
-            self._take_off(partition, lane, message, self._into_inbox(message, outcome.inbox))
+        if stored or message.parked:
+            self._take_off(partition, lane, message, stored)
             return
         partition.ack(message.id)
         self._lanes.next(lane)
@@ -352,7 +360,7 @@ class Deliveries:
         decision = self._policy.decide(failure, message.attempts)
         if isinstance(decision, Retry):
             delay_ms = int(decision.delay / timedelta(milliseconds=1))
-            reason, answer = without_addresses(str(failure)), without_addresses(failure.answer)
+            reason, answer = without_addresses(failure.reason), without_addresses(failure.answer)
             log.info("delivery_parked", reason=reason, answer=answer, delay_ms=delay_ms, **about_it)
             self._trace(
                 partition, message, "parked",
@@ -361,7 +369,7 @@ class Deliveries:
             self._park(partition, lane, message, now + delay_ms)
         else:
             record = Failure(
-                error_name(failure), str(failure), failure.answer, message.attempts, message.first_ms, now
+                error_name(failure), failure.reason, failure.answer, message.attempts, message.first_ms, now
             )
             self._dead_letter(partition, lane, message, record, suppress=decision.suppress)
 

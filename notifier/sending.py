@@ -25,6 +25,7 @@ from notifier.channel import (
 )
 from notifier.errors import InvalidInput, TemplateError
 from notifier.event import EventBody, Recipient
+from notifier.outcomes import usable_failure, usable_sent, words
 from notifier.redaction import redacted, without_addresses
 
 log = structlog.get_logger(__name__)
@@ -114,9 +115,7 @@ class Sender:
             try:
                 delivery = Delivery(self._name, entry, message.attempts + 1)
                 content = self._rendered(runner, delivery) if self._blocks else _NOTHING
-                outcome: Sent | DeliveryError = await self._send(delivery, content)
-                if not isinstance(outcome, Sent):
-                    raise TypeError(f"send returned {type(outcome).__name__}, not Sent")
+                outcome: Sent | DeliveryError = usable_sent(await self._send(delivery, content))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
                 outcome = self._outcome_of(error, runner, partition, message)
             finally:
@@ -166,7 +165,7 @@ class Sender:
         message: Message,
     ) -> DeliveryError:
         if isinstance(error, DeliveryError):
-            return error
+            return usable_failure(error)
         if isinstance(error, TemplateError):
             return Unrenderable(str(error))
         if isinstance(error, InvalidInput):
@@ -190,7 +189,7 @@ class Sender:
             if runner.task.cancelling():
                 raise error
         log.error("channel_raised", exc_info=error, **self.about(partition, message))
-        return TransientFailure(f"{type(error).__name__}: {error}")
+        return TransientFailure(f"{type(error).__name__}: {words(error)}")
 
     def about(self, partition: Partition, message: Message) -> dict[str, str | int]:
         """What a log line says of a delivery: no address, no name, nothing of the recipient but a digest."""
@@ -214,7 +213,7 @@ class Sender:
 
     def _unavailable(self, outcome: ChannelUnavailable) -> None:
         metrics.FAILED.labels(self._name, "ChannelUnavailable").inc()
-        reason, answer = without_addresses(str(outcome)), without_addresses(outcome.answer)
+        reason, answer = without_addresses(outcome.reason), without_addresses(outcome.answer)
         log.warning("channel_unavailable", queue=self._queue, reason=reason, answer=answer)
         self.breaker.unavailable(outcome.retry_after)
 

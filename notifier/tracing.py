@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from notifier.broker.entries import trace_of
 from notifier.errors import ConfigurationError
 from notifier.event import Event
+from notifier.outcomes import words
 from notifier.redaction import redacted, without_addresses
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Tracing:
     def failed(self, span: Span, error: Exception) -> None:
         """Says so in a span, without the addresses that a provider's words may have."""
         span.set_attribute("error.type", type(error).__name__)
-        span.set_status(self._api.StatusCode.ERROR, without_addresses(str(error))[:200])
+        span.set_status(self._api.StatusCode.ERROR, without_addresses(words(error))[:200])
 
     def traceparent(self, span: Span) -> str:
         """What travels; empty when there is no trace, as without an SDK."""

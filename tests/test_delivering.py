@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,8 +15,10 @@ from notifier.channel import (
     Block,
     ChannelUnavailable,
     DeliveryError,
+    InboxEntry,
     InvalidAddress,
     PermanentFailure,
+    Sent,
     TransientFailure,
 )
 from notifier.settings import Settings
@@ -229,6 +232,69 @@ async def test_a_channel_that_forgets_to_return_sent_is_a_bug_too(
         [letter] = await until(lambda: service.entries("post", "dlq"))
         await until(lambda: post.sent_to(ADA)[-1:] == ["e1"])
     assert b"str" in letter[b"reason"]
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+_CIRCLE: dict[str, object] = {}
+_CIRCLE["again"] = _CIRCLE
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        Wordless(),
+        DeliveryError("\ud800"),
+        TransientFailure(b"451 later", answer=7),  # type: ignore[arg-type]
+        TransientFailure("451", retry_after=math.nan),
+        TransientFailure("451", retry_after=-5),
+        TransientFailure("451", retry_after="5"),  # type: ignore[arg-type]
+        PermanentFailure(None, answer="\udcff"),  # type: ignore[arg-type]
+        Sent(inbox="entry"),  # type: ignore[arg-type]
+        Sent(inbox=InboxEntry(None, "ping", "Hello", "")),  # type: ignore[arg-type]
+        Sent(inbox=InboxEntry("e", "ping", "Hello", "", created_ms=1.5e300)),  # type: ignore[arg-type]
+        Sent(inbox=InboxEntry("e", "ping", "\ud800", "")),
+        Sent(inbox=InboxEntry("e", "ping", "Hello", "", data={"x": object()})),
+        Sent(inbox=InboxEntry("e", "ping", "Hello", "", data={"x": math.nan})),
+        Sent(inbox=InboxEntry("e", "ping", "Hello", "", data=_CIRCLE)),
+    ],
+    ids=lambda outcome: repr(outcome)[:60] if not isinstance(outcome, Wordless) else "wordless",
+)
+async def test_rubbish_from_a_channel_is_an_outcome_and_not_the_end_of_the_worker(
+    service: Service, post: ScriptedChannel, rubbish: object
+) -> None:
+    post.answers[ADA] = [rubbish] if isinstance(rubbish, PermanentFailure) else [rubbish, rubbish]
+    async with service.worker([post], retry_attempts=2):
+        await service.publish(*(ping(e, "ada") for e in ids(2)))
+        await until(lambda: post.sent_to(ADA)[-1:] == ["e1"])
+        await until(lambda: service.nothing_left("post"))
+        [letter] = await service.entries("post", "dlq")
+    assert letter[b"head"].split(b"\n")[1] == b"e0"
+
+
+@pytest.mark.parametrize("answer", [None, b"250 \xff", 250, "250 \ud800", "é" * 2_000_000])
+async def test_a_delivery_with_an_odd_answer_is_made_once(
+    service: Service, post: ScriptedChannel, answer: object
+) -> None:
+    post.answers[ADA] = [Sent(answer)]  # type: ignore[arg-type]
+    async with service.worker([post]):
+        await service.publish(*(ping(e, "ada") for e in ids(2)))
+        await until(lambda: post.sent_to(ADA) == ids(2))
+        await until(lambda: service.nothing_left("post"))
+    assert await service.entries("post", "dlq") == []
+
+
+@pytest.mark.parametrize("asked", [math.nan, -1, "3"])
+async def test_a_channel_that_is_away_for_no_time_in_particular_is_asked_again(
+    service: Service, post: ScriptedChannel, asked: object
+) -> None:
+    post.answers[ADA] = [ChannelUnavailable(None, retry_after=asked)]  # type: ignore[arg-type]
+    async with service.worker([post]):
+        await service.publish(ping("e0", "ada"))
+        await until(lambda: post.sent_to(ADA) == ["e0"])
 
 
 async def test_a_cancelled_future_inside_a_channel_does_not_cost_a_runner(
