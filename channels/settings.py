@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from notifier.errors import ConfigurationError
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST = 3_650 * 86_400
 
 
 def _duration(value: object) -> object:
@@ -21,7 +22,10 @@ def _duration(value: object) -> object:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d|w)", str(value))
     if found is None:
         raise PydanticCustomError("duration", "is not a duration such as 500ms, 5s, 10m or 2d")
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    seconds = float(found[1]) * _UNITS[found[2]]
+    if seconds > _LONGEST:
+        raise PydanticCustomError("duration", "is longer than ten years")
+    return timedelta(seconds=seconds)
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]

@@ -24,6 +24,9 @@ from notifier.channel import ChannelUnavailable, DeliveryError
 
 MAILS_PER_CONNECTION: Final = 500
 IDLE_SECONDS: Final = 60.0
+_UNREADABLE: Final = (
+    "is not a URL with host and port; in a password, characters such as # / ? @ [ must be percent-encoded"
+)
 
 StartTls = Literal["required", "optional", "never"]
 
@@ -57,9 +60,12 @@ def parse_smtp_url(url: str) -> SmtpServer:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("is not a URL") from None
+        raise ValueError(_UNREADABLE) from None
     if parts.scheme not in {"smtp", "smtps"}:
         raise ValueError("must begin with smtp:// or smtps://")
+    # A password that begins with digits, and then has one of these characters, passes for a port.
+    if "@" in parts.path + parts.fragment + parts.query.partition("=")[0]:
+        raise ValueError(_UNREADABLE)
     if not parts.hostname:
         raise ValueError("names no host")
     if parts.path not in {"", "/"} or parts.fragment or port == 0:

@@ -18,20 +18,24 @@ from notifier.event import parse_to
 from notifier.publisher import Durability
 
 PREFIX = "NOTIFIER_"
+_LONGEST = timedelta(days=3_650)
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_duration(text: object) -> timedelta:
-    """`500ms`, `5s`, `10m`, `2h`, `2d`, `1w`. Raises ValueError."""
+    """`500ms`, `5s`, `10m`, `2h`, `2d`, `1w`; at most ten years. Raises ValueError."""
     if isinstance(text, timedelta):
         return text
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)(ms|s|m|h|d|w)", str(text).strip())
     if not match:
         raise PydanticCustomError("duration", "is not a duration such as 500ms, 5s, 10m, 2h or 2d")
     try:
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        duration = timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError:
-        raise PydanticCustomError("duration", "is too long") from None
+        duration = timedelta.max
+    if duration > _LONGEST:  # further away than times in the server can be
+        raise PydanticCustomError("duration", "is longer than ten years")
+    return duration
 
 
 def _words(value: object) -> object:
@@ -138,18 +142,33 @@ class Settings(BaseModel):
     """`json` or `console`; when it is unset, a terminal gets `console`"""
 
 
+def _written(duration: re.Match[str]) -> str:
+    return f"{duration[2]}{duration[1][0]}"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a value of the environment was UTF-8; other bytes are in it as surrogates (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings of an environment. Raises ConfigurationError, which names the variable."""
-    given: dict[str, Any] = {
-        name: environ[PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if environ.get(PREFIX + name.upper(), "") != ""
-    }
+    given: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        # A secret from a file ends with a new line, and each value of a file with CRLF with half of one.
+        if text := environ.get(PREFIX + name.upper(), "").strip():
+            if not is_utf8(text):
+                raise ConfigurationError(PREFIX + name.upper(), "is not UTF-8")
+            given[name] = text
     try:
         settings = Settings.model_validate(given)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
-        reason = re.sub(r"datetime\.timedelta\(seconds=(\d+)\)", r"\1s", first["msg"])
+        reason = re.sub(r"datetime\.timedelta\((seconds|days)=(\d+)\)", _written, first["msg"])
         raise ConfigurationError(PREFIX + str(first["loc"][0]).upper(), reason) from None
     check_url(settings.redis_url)
     for admin in settings.admins:

@@ -33,6 +33,23 @@ def test_durations(text: str, wanted: timedelta) -> None:
     assert parse_duration(text) == wanted
 
 
+def test_white_space_around_a_value_is_not_part_of_it() -> None:
+    settings = load(
+        {
+            "NOTIFIER_REDIS_URL": " redis://broker:6380/3\n",
+            "NOTIFIER_NAMESPACE": "shop\r",
+            "NOTIFIER_TEMPLATES": "/srv/templates\r",
+            "NOTIFIER_LOG_LEVEL": "\tdebug ",
+            "NOTIFIER_LEASE_TTL": " ",
+        }
+    )
+    assert settings.redis_url == "redis://broker:6380/3"
+    assert settings.namespace == "shop"
+    assert settings.templates == Path("/srv/templates")
+    assert settings.log_level == "debug"
+    assert settings.lease_ttl == timedelta(seconds=5)
+
+
 @pytest.mark.parametrize(
     "text", ["", "5", "s", "-5s", "5 s", "5S", "1e3s", "5s5s", "\u0665s", "9" * 40 + "w"]
 )
@@ -81,6 +98,11 @@ def test_everything_can_be_set() -> None:
         ("NOTIFIER_RETRY_ATTEMPTS", "0", "greater than or equal to 1"),
         ("NOTIFIER_ALERT_INTERVAL", "0s", "equal to 1s"),
         ("NOTIFIER_ADMINS", "ops@example.com,a\nb", "control character"),
+        ("NOTIFIER_ADMINS", "\udcff", "is not UTF-8"),
+        ("NOTIFIER_TEMPLATES", "\udcff", "is not UTF-8"),
+        ("NOTIFIER_DLQ_DELAY", "3651d", "is longer than ten years"),
+        ("NOTIFIER_DLQ_DELAY", "999999999w", "is longer than ten years"),
+        ("NOTIFIER_TRACE_RETENTION", "91d", "equal to 90d"),
         ("NOTIFIER_LOG_LEVEL", "loud", "pattern"),
     ],
 )

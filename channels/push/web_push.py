@@ -159,8 +159,11 @@ class WebPushSender:
     def _load(self) -> ec.EllipticCurvePrivateKey:
         try:
             key = load_key(self.settings.private_key or "")
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(_KEY, str(getattr(error, "strerror", None) or error)) from None
+        except OSError as error:
+            reason = f"is no key of 32 bytes in base64url, and no file that can be read: {error.strerror}"
+            raise ConfigurationError(_KEY, reason) from None
+        except ValueError as error:
+            raise ConfigurationError(_KEY, str(error)) from None
         if self.settings.public_key not in {None, public_key_of(key)}:
             raise ConfigurationError(_PUBLIC_KEY, f"is not the public key of {_KEY}")
         return key

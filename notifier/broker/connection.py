@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -14,12 +16,17 @@ from notifier.broker.cluster import Cluster, ClusterLine
 from notifier.broker.cluster_sync import SyncCluster
 from notifier.broker.line import TIMEOUT, Line
 from notifier.broker.sentinel import primary_connection
-from notifier.broker.url import SETTING, locate
+from notifier.broker.url import SETTING, Location, locate
 from notifier.broker.wire import fast, pool_options
 from notifier.errors import ConfigurationError
 
 Client = redis.asyncio.Redis | Cluster
 SyncClient = redis.Redis | SyncCluster
+
+_OURS: Final = frozenset({"decode_responses", "protocol"})
+"""What redis-py takes from a URL, and our code does not work with."""
+_OF_POOLS: Final = frozenset({"max_connections", "timeout"})
+_TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def connect(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) -> Client:
@@ -27,7 +34,7 @@ def connect(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) ->
 
     Whoever finds all connections lent out waits, up to `timeout`. Raises ConfigurationError.
     """
-    location = locate(url)
+    location = _checked(url)
     if location.kind == "cluster":
         return Cluster(location, timeout=timeout, connections=connections)
     options = pool_options(timeout, connections, is_async=True)
@@ -38,12 +45,12 @@ def connect(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) ->
     else:
         pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
         pool.connection_class = fast(pool.connection_class)
-    return redis.asyncio.Redis.from_pool(_with_known_options(pool))
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def connect_sync(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 64) -> SyncClient:
     """The blocking twin of `connect`, safe to share between threads."""
-    location = locate(url)
+    location = _checked(url)
     if location.kind == "cluster":
         return SyncCluster(location, timeout=timeout, connections=connections)
     options = pool_options(timeout, connections, is_async=False)
@@ -53,17 +60,42 @@ def connect_sync(url: str, *, timeout: timedelta = TIMEOUT, connections: int = 6
         pool = redis.BlockingConnectionPool(connection_class=connection_class, **options | own)
     else:
         pool = redis.BlockingConnectionPool.from_url(url, **options)
-    return redis.Redis.from_pool(_with_known_options(pool))
+    return redis.Redis.from_pool(pool)
 
 
-def _with_known_options(pool: Any) -> Any:
-    """The same pool, if redis-py knows the options that the URL's query gave it."""
+def _checked(url: str) -> Location:
+    """The URL, taken apart. Raises ConfigurationError, also for an option that could not work."""
+    location = locate(url)
     try:
-        pool.connection_class(**pool.connection_kwargs)  # it does not connect
+        options = dict(redis.connection.parse_url(location.plain))
+        if own := _OURS & options.keys():
+            raise ConfigurationError(SETTING, f"{min(own)} is not an option")
+        connection_class: Any = options.pop("connection_class", redis.Connection)
+        connection_class(**{name: value for name, value in options.items() if name not in _OF_POOLS})
     except TypeError as error:
         option = str(error).rpartition("'")[0].rpartition("'")[2]
         raise ConfigurationError(SETTING, f"{option or 'something in its query'} is not an option") from None
-    return pool
+    except (ValueError, redis.RedisError) as error:
+        raise ConfigurationError(SETTING, str(error).rstrip(".")) from None
+    _check_tls(options)
+    return location
+
+
+def _check_tls(options: Mapping[str, Any]) -> None:
+    """Loads the files that an `ssl_…` option names, which otherwise passes for a server that is away."""
+    authorities, certificate, key = (
+        options.get(f"ssl_{name}") for name in ("ca_certs", "certfile", "keyfile")
+    )
+    try:
+        if authorities:
+            ssl.create_default_context(cafile=authorities)
+        if certificate or key:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_cert_chain(certificate or "", key, options.get("ssl_password"))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        names = [name for name in _TLS_FILES if options.get(name)]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigurationError(SETTING, f"{' or '.join(names)} can't be used: {reason}") from None
 
 
 def open_line(client: Client, timeout: timedelta = TIMEOUT) -> Line | ClusterLine:

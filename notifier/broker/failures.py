@@ -22,7 +22,7 @@ from notifier.errors import BrokerError, BrokerFull, BrokerUnavailable, Fenced, 
 # Of some errors redis-py keeps the class and cuts the first word off; of others the word is all there is.
 # MASTERDOWN is a ClusterDownError, and MOVED an AskError.
 _UNAVAILABLE = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
-_UNAVAILABLE_WORDS = ("UNBLOCKED", "BUSY ", "NOREPLICAS")
+_UNAVAILABLE_WORDS = ("UNBLOCKED", "BUSY ", "NOREPLICAS", "DB index is out of range")
 _REFUSED = (AuthenticationError, NoPermissionError)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -46,18 +47,25 @@ class Location:
 
 def locate(url: str) -> Location:
     """Takes a URL apart. Raises ConfigurationError, which says what is wrong with it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a [ without its ], say
+        raise _unreadable() from None
     scheme, _, topology = parts.scheme.partition("+")
     if scheme == "unix" and not topology:
         return Location("server", (), url)
     if scheme not in _PLAIN[:2] or topology not in {"", "sentinel", "cluster"}:
         raise _wrong("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    # A password that begins with digits, and then has one of these characters, passes for a port.
+    if parts.fragment or "@" in parts.path or "@" in parts.query.partition("=")[0]:
+        raise _unreadable()
     kind: Kind = "sentinel" if topology == "sentinel" else "cluster" if topology == "cluster" else "server"
     user, _, hosts = parts.netloc.rpartition("@")
     addresses = tuple(_address(host, kind) for host in hosts.split(","))
     if kind == "server":
         if len(addresses) > 1:
             raise _wrong(f"names several hosts; {scheme}+sentinel:// and {scheme}+cluster:// do that")
+        _database(unquote(parts.path).strip("/"))
         return Location("server", addresses, url)
     path = unquote(parts.path).strip("/")
     service, database = _service(path) if kind == "sentinel" else ("", _no_database(path))
@@ -87,6 +95,14 @@ def display_url(url: str) -> str:
     return parts.geturl()
 
 
+def _unreadable() -> ConfigurationError:
+    # Nothing of the text: what looks like a host may be the beginning of a password.
+    return _wrong(
+        "has no host and port that can be read; in a password, characters such as # / ? @ [ must be "
+        "percent-encoded"
+    )
+
+
 def _wrong(reason: str) -> ConfigurationError:
     return ConfigurationError(SETTING, reason)
 
@@ -96,11 +112,7 @@ def _address(text: str, kind: Kind) -> Address:
         parts = urlsplit(f"//{text}")
         port = parts.port
     except ValueError:
-        # Nothing of the text: what looks like a host may be the beginning of a password.
-        raise _wrong(
-            "has no host and port that can be read; in a password, characters such as # / ? @ must be "
-            "percent-encoded"
-        ) from None
+        raise _unreadable() from None
     if not parts.hostname or port == 0:
         raise _wrong("names no host" if not parts.hostname else "has no usable port")
     return Address(unquote(parts.hostname), port or _PORTS[kind])
@@ -110,9 +122,13 @@ def _service(path: str) -> tuple[str, int]:
     service, _, database = path.partition("/")
     if not service:
         raise _wrong("names no primary; it goes behind the sentinels: redis+sentinel://host:26379/mymaster")
-    if database and not database.isdigit():
-        raise _wrong(f"{database} is not the number of a database")
-    return service, int(database or 0)
+    return service, _database(database)
+
+
+def _database(text: str) -> int:
+    if text and not re.fullmatch(r"[0-9]{1,9}", text):
+        raise _wrong(f"{text} is not the number of a database")
+    return int(text or 0)
 
 
 def _no_database(path: str) -> int:

@@ -271,6 +271,9 @@ async def test_a_mailbox_in_other_letters_needs_smtputf8(mailbox: MailboxServer)
         ("NOTIFIER_SMTP_URL", "http://localhost", "smtp://"),
         ("NOTIFIER_SMTP_URL", "smtp://", "no host"),
         ("NOTIFIER_SMTP_URL", "smtp://me:secret@host:99999", "not a URL"),
+        ("NOTIFIER_SMTP_URL", "smtp://me:1/secret@host", "percent-encoded"),
+        ("NOTIFIER_SMTP_URL", "smtp://me:1?secret@host", "percent-encoded"),
+        ("NOTIFIER_SMTP_URL", "smtp://me:1#secret@host", "percent-encoded"),
         ("NOTIFIER_SMTP_URL", "smtp://host?starttls=maybe", "required, optional or never"),
         ("NOTIFIER_SMTP_URL", "smtp://host?tls=yes", "'tls'"),
         ("NOTIFIER_SMTP_URL", "smtp://host/path", "must look like"),
@@ -282,6 +285,7 @@ async def test_a_mailbox_in_other_letters_needs_smtputf8(mailbox: MailboxServer)
         ("NOTIFIER_SMTP_CONNECTIONS", "many", "integer"),
         ("NOTIFIER_SMTP_TIMEOUT", "20", "duration"),
         ("NOTIFIER_SMTP_TIMEOUT", "0s", "greater than"),
+        ("NOTIFIER_SMTP_TIMEOUT", "999999999w", "longer than ten years"),
     ],
 )
 def test_a_wrong_setting_is_named_and_not_shown(name: str, value: str, reason: str) -> None:

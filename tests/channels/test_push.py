@@ -492,9 +492,11 @@ async def test_a_key_file_that_is_no_good_is_named(tmp_path: Path, content: byte
         file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     elif isinstance(content, bytes):
         file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match="NOTIFIER_VAPID_PRIVATE_KEY"):
+    with pytest.raises(ConfigurationError, match="NOTIFIER_VAPID_PRIVATE_KEY") as caught:
         async with push(vapid_private_key=str(file)):
             pass
+    if content is None:
+        assert "is no key of 32 bytes in base64url" in caught.value.reason
 
 
 @pytest.mark.parametrize("missing", ["NOTIFIER_VAPID_PRIVATE_KEY", "NOTIFIER_VAPID_SUBJECT"])

@@ -54,6 +54,17 @@ def test_a_wrong_password(cli: Any, locked: int, command: str, password: str, ev
     assert "wrong@" not in said
 
 
+@pytest.mark.parametrize("command", ["queues", "publish FILE", "worker router"])
+def test_a_database_that_the_server_does_not_have(
+    cli: Any, locked: int, command: str, event_file: Path
+) -> None:
+    words = [str(event_file) if word == "FILE" else word for word in command.split()]
+    said = cli(*words, redis_url=f"redis://:right@127.0.0.1:{locked}/99").failed(1)
+    assert said.startswith(
+        "notifier: NOTIFIER_REDIS_URL: the broker can't be reached: DB index is out of range"
+    )
+
+
 def test_the_right_password(cli: Any, locked: int) -> None:
     assert cli("queues", redis_url=f"redis://:right@127.0.0.1:{locked}").code == 0
 
