@@ -66,6 +66,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigurationError("--host", f"{host}: {error.strerror}") from None
+    except UnicodeError:
+        raise ConfigurationError("--host", f"{host!r} can't be the name of a host") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)

@@ -228,6 +228,8 @@ class _Filters:
     ) -> None:
         if state not in {"dlq", "dead", "all"}:
             raise typer.BadParameter(f"{state!r} is not one of dlq, dead, all", param_hint="--state")
+        if recipient is not None and not _can_be_an_id(recipient):
+            raise typer.BadParameter(f"{recipient!r} can't be a recipient's id", param_hint="--recipient")
         self.given = bool(channels or errors or types or recipient or older_than or state != "all")
         self._channels, self._errors, self._types = channels or (), errors or (), types or ()
         self._recipient = recipient
@@ -253,6 +255,11 @@ class _Filters:
             recipient=self._recipient,
             older_than=self._older_than or timedelta(0),
         )
+
+
+def _can_be_an_id(text: str) -> bool:
+    """An entry may have one that no event can have; but not one that is empty or no UTF-8."""
+    return text.encode(errors="ignore").decode() == text != ""
 
 
 def per_second(text: str | None) -> float:

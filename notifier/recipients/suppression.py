@@ -137,7 +137,7 @@ class Suppressions:
         self, recipient_id: str, channels: Collection[str], address_keys: Collection[str]
     ) -> int:
         """Use these again, on each of the channels. How many were suppressed."""
-        pairs = [(channel, key) for channel in channels for key in address_keys]
+        pairs = [(channel, key) for channel in channels for key in address_keys if _is_unicode(channel + key)]
         return await self._remove(
             recipient_id,
             [suppression_field(channel, valid_id(recipient_id), key).encode() for channel, key in pairs],

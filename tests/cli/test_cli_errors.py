@@ -124,6 +124,8 @@ def test_settings_that_can_not_be(cli: Any, name: str, value: str) -> None:
         ("dlq list --state gone", "'gone' is not one of dlq, dead, all"),
         ("dlq list --channel sms", "'sms' is not one of events, email, push, in_app"),
         ("dlq list --older-than 3", "'3' is not a duration"),
+        ("dlq list --recipient \udcff", "can't be a recipient's id"),
+        ("dlq discard --recipient= --yes", "'' can't be a recipient's id"),
         ("dlq redrive --rate fast --all", "'fast' is not a rate"),
         ("dlq redrive --rate 0/s --all", "'0/s' is not a rate"),
         ("dlq redrive", "say which: by their ids, by a filter, or --all"),
@@ -135,6 +137,13 @@ def test_wrong_usage(cli: Any, command: str, told: str) -> None:
     said = cli(*command.split()).failed(2)
     assert told in said
     assert said.endswith(" --help")
+
+
+def test_what_is_no_utf_8_on_the_command_line(cli: Any) -> None:
+    told = cli("worker", "router", "--port", "0", "--host", "\udcff").failed(2)
+    assert "can't be the name of a host" in told
+    assert "does not pass over" in cli("recipients", "unsuppress", "u1", "email", "\udcff").failed(1)
+    assert "does not pass over" in cli("recipients", "unsuppress", "u1", "\udcff", "u1").failed(1)
 
 
 def test_an_unknown_role(cli: Any) -> None:
