@@ -113,9 +113,9 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
     "router.Router.due": [("events promote", scenes.scheduling)],
-    "traces.Traces.get": [("", scenes.administering)],
-    "traces.Traces._look_through": [("", scenes.administering)],
-    "traces.Traces._look_through#2": [("", scenes.administering)],
+    "event_traces.Traces.get": [("", scenes.administering)],
+    "event_traces.Traces._look_through": [("", scenes.administering)],
+    "event_traces.Traces._look_through#2": [("", scenes.administering)],
 }
 """For each broker call what it may be about, and a scenario that comes there."""
 
