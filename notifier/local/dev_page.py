@@ -19,6 +19,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from starlette.datastructures import Headers
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -66,7 +67,8 @@ class DevPage:
         self._templates = templates
         pages = [Route("/", _file("dev.html")), Route("/dev/types", self._event_types)]
         pages += [Route(f"/{name}", _file(name)) for name in _TYPES if name != "dev.html"]
-        self._pages = Router([*pages, Route("/dev/token", self._token)])
+        # A router inside of an app raises what it refuses, such as another method than GET.
+        self._pages = ExceptionMiddleware(Router([*pages, Route("/dev/token", self._token)]))
         self._paths = {route.path for route in pages} | {"/dev/token"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -139,6 +139,12 @@ async def test_another_site_can_neither_publish_nor_have_a_token(dev: Ready, hea
         assert (await client.get("/dev/events/x", headers=headers)).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/", "/dev.js", "/dev/types", "/dev/token"])
+async def test_another_method_is_refused(dev: Ready, path: str) -> None:
+    async with httpx.AsyncClient(base_url=dev.page_url) as client:
+        assert (await client.delete(path)).status_code == 405
+
+
 async def test_tokens_are_for_the_two_who_are_there(dev: Ready) -> None:
     async with httpx.AsyncClient(base_url=dev.page_url) as client:
         assert (await client.get("/dev/token?for=ada")).status_code == 200
