@@ -183,6 +183,47 @@ async def test_at_200_and_400_percent_nothing_is_cut_off(stage: Stage, viewport:
     assert not await page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 
+async def test_on_a_phone_the_panel_is_the_whole_screen_and_the_page_behind_stays(stage: Stage) -> None:
+    phone = {"width": 375, "height": 667}
+    page = await stage.open(viewport=phone)
+    await page.evaluate("document.body.style.height = '3000px'")
+    await page.click(BELL)
+    panel = page.locator("notifier-inbox .panel")
+    assert await panel.bounding_box() == {"x": 0, "y": 0, **phone}
+    await panel.get_by_text("all caught up").hover()
+    await page.mouse.wheel(0, 500)
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(scrollY))))"
+    assert await page.evaluate(frames) == 0
+    await panel.get_by_role("button", name="Close").click()
+    assert not await panel.is_visible()
+
+
+async def test_a_long_number_does_not_make_the_page_wider(stage: Stage) -> None:
+    await stage.fill(100)
+    page = await stage.open(viewport={"width": 320, "height": 568})
+    await unread(page, 100)
+    assert not await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+async def test_rows_are_whole_pixels_high_and_their_buttons_cover_no_text(stage: Stage) -> None:
+    # A row ends where it is clipped: a part of a pixel would be a seam, or swallow the line below it.
+    await stage.fill(2)
+    page = await stage.open()
+    await page.click(BELL)
+    await page.locator(ENTRIES).nth(1).wait_for()
+    heights = "(all) => all.map((one) => one.getBoundingClientRect().height % 1)"
+    assert await page.locator(ENTRIES).evaluate_all(heights) == [0, 0]
+    behind = "(one) => getComputedStyle(one).backgroundColor"
+    assert await page.locator(f"{ENTRIES} .entry-actions").first.evaluate(behind) == "rgba(0, 0, 0, 0)"
+
+
+async def test_that_there_is_nothing_to_show_is_said(stage: Stage) -> None:
+    page = await stage.open()
+    await page.click(BELL)
+    await page.get_by_role("button", name="Archived", exact=True).click()
+    await page.get_by_role("status").get_by_text("Nothing archived").wait_for()
+
+
 async def test_right_to_left_is_a_mirror_image(stage: Stage) -> None:
     await stage.fill(1)
     page = await stage.open(path="/?dir=rtl&lang=ar", viewport={"width": 900, "height": 700})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from datetime import timedelta
+from importlib.resources import files
 
 import pytest
 from playwright.async_api import BrowserContext, Page
@@ -13,6 +14,8 @@ from tests.support.waiting import until
 from tests.web.conftest import BELL, ENTRIES, Stage, connection, unread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+SOURCE = str(files("notifier").joinpath("web/notifier-inbox.js"))
 
 
 async def shows(page: Page, *numbers: int) -> None:
@@ -186,6 +189,73 @@ async def test_who_is_signed_out_is_told_and_comes_back_with_one_click(stage: St
     await notice.get_by_role("button", name="Try again").click()
     await connection(page, "live")
     await until(lambda: _is_read(stage, "like-0"))  # it was kept
+
+
+async def test_a_list_that_could_not_be_loaded_comes_with_the_connection(stage: Stage) -> None:
+    await stage.fill(1)
+    context = await stage.context()
+    page = await context.new_page()
+    async with stage.restarting_api():
+        # The script comes from the API; this page has it from its cache, so to speak.
+        await page.route("**/web/notifier-inbox.js", lambda route: route.fulfill(path=SOURCE))
+        await page.goto(stage.site.url)
+        await page.click(BELL)
+        await page.get_by_text("No connection").wait_for()
+    await connection(page, "live")
+    await shows(page, 0)
+
+
+async def test_when_somebody_else_has_signed_in_the_inbox_is_theirs(stage: Stage) -> None:
+    stage.site.lifetime = timedelta(seconds=1)
+    context = await stage.context()
+    await stage.publish(1)
+    page = await stage.open(context)
+    await unread(page, 1)
+    await page.evaluate(
+        """(name) => { window.told = []; const channel = new BroadcastChannel(name);
+             channel.onmessage = ({ data }) => data.event && window.told.push(data); }""",
+        f"notifier-inbox {stage.site.api_url}/ ada",
+    )
+    await context.route("**/token?*", lambda route: route.continue_(url=f"{stage.site.url}/token?as=bob"))
+    await stage.publish(2, "bob")
+    await stage.publish(3, "bob")
+    await unread(page, 2)
+    await page.click(BELL)
+    await stage.publish(4, "bob")
+    await shows(page, 4, 3, 2)
+    # Other tabs, in which ada still is, hear nothing of bob.
+    assert "photo" not in await page.evaluate("JSON.stringify(window.told)")
+
+
+async def test_what_was_clicked_is_read_also_behind_a_slow_mark(stage: Stage) -> None:
+    await stage.fill(1)
+    context = await stage.context()
+    await context.add_init_script(  # the mark that it was seen is never answered
+        """const ask = fetch; fetch = (url, options) => (/seen$/.test(url)
+             ? (globalThis.asked = true, new Promise(() => {})) : ask(url, options))"""
+    )
+    page = await stage.open(context)
+    await page.click(BELL)
+    await page.wait_for_function("() => globalThis.asked")
+    await page.locator(f"{ENTRIES} .open").click()
+    await page.wait_for_url("**/photos/0")
+    await until(lambda: _is_read(stage, "like-0"))
+
+
+async def test_a_request_that_nobody_answers_is_given_up_and_made_again(stage: Stage) -> None:
+    await stage.fill(1)
+    page = await (await stage.context()).new_page()
+    # Half a minute in half a second.
+    await page.add_init_script(
+        "const { timeout } = AbortSignal; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 60)"
+    )
+    await page.route("**/v1/inbox/read", lambda _: None, times=1)
+    await page.goto(stage.site.url)
+    await connection(page, "live")
+    await page.click(BELL)
+    await page.locator(ENTRIES).hover()
+    await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()
+    await until(lambda: _is_read(stage, "like-0"))
 
 
 async def test_a_tab_that_was_asleep_catches_up(stage: Stage) -> None:

@@ -9,12 +9,14 @@ export function userOf(token) {
   }
 }
 
-/** The answer, if it is a success. Otherwise the error has its `status`, which one has not if nobody answered. */
+/**
+ * The answer, if it is a success. Otherwise it is thrown, and has a `status`, which an error has not if nobody
+ * answered, or not in half a minute.
+ */
 export async function ask(url, options) {
-  const answer = await fetch(url, options);
-  const { ok, status } = answer;
-  if (!ok) throw Object.assign(Error(`${status} ${url}`), { status });
-  return answer;
+  const answer = await fetch(url, { signal: AbortSignal.timeout(30_000), ...options });
+  if (answer.ok) return answer;
+  throw answer;
 }
 
 /** What such an error makes of the connection. */

@@ -2,7 +2,7 @@
 
 import { ask, createApi, troubleOf, userOf } from "./api.js";
 import { on } from "./dom.js";
-import { pushState } from "./push.js";
+import { absolute, pushState } from "./push.js";
 import { openSession } from "./session.js";
 import { pause } from "./stream.js";
 
@@ -63,10 +63,19 @@ export async function connect(inbox, signal) {
     if (signal.aborted) return;
     if (token != null) break;
   }
+  const user = (inbox._user = userOf(token));
+
+  /** A new token; when it is another person's by now, everything begins anew with them. */
+  async function renew() {
+    const token = await askToken(true);
+    if (userOf(token) !== user && !signal.aborted) inbox._restart();
+    signal.throwIfAborted();
+    return token;
+  }
+
   const api = attribute("api") ?? new URL("..", import.meta.url);
-  const base = new URL(api, document.baseURI).href.replace(/\/*$/, "/");
-  inbox._user = userOf(token);
+  const base = absolute(api).replace(/\/*$/, "/");
   inbox._session = openSession(
-    `notifier-inbox ${base} ${inbox._user}`, createApi(base, token, () => askToken(true)), signal, inbox);
+    `notifier-inbox ${base} ${user}`, createApi(base, token, renew), signal, inbox);
   lookAtPush();
 }

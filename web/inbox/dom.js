@@ -49,7 +49,7 @@ export function batched(ms, act) {
 export function safeUrl(text) {
   try {
     const { href } = new URL(text || "x:", location.origin);
-    if (/^https?:/.test(href) && (/^https?:\/\//i.test(text) || href.startsWith(`${location.origin}/`))) return href;
+    if (/^https?:\/\//i.test(text) || href.startsWith(`${location.origin}/`)) return href;
   } catch {
     // no URL
   }

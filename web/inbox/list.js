@@ -18,8 +18,9 @@ export function createList(inbox) {
   let after; // the cursor of the next page
   let loaded, failed, running, current;
 
+  const entryOf = (id) => inbox._session._entries.get(id);
   const ul = h("ul", "list", { role: "list", onkeydown: move });
-  const state = h("div", "state");
+  const state = h("div", "state", { role: "status" });
   const element = h("div", "scroll", {}, ul, state);
   // In 200 ms fewer come into sight than the API marks at a time, which is 100.
   const see = batched(200, (seen) => element.isConnected && inbox._session?._mark(seen, "seen"));
@@ -71,7 +72,7 @@ export function createList(inbox) {
     ending.observe(state);
     draw();
     if (!next) list._tick();
-    list._changed([...told].map((id) => session._entries.get(id)));
+    list._changed([...told].map(entryOf));
   }
 
   /** Loads what is missing for who is looking. */
@@ -172,7 +173,7 @@ export function createList(inbox) {
   function draw() {
     for (const [id, row] of rows) if (!ids.has(id)) remove(id, row);
     let next = ul.firstChild;
-    for (const entry of [...ids].map((id) => inbox._session._entries.get(id)).sort((a, b) => (rank(a) < rank(b) ? 1 : -1))) {
+    for (const entry of [...ids].map(entryOf).sort((a, b) => (rank(a) < rank(b) ? 1 : -1))) {
       let row = rows.get(entry.id);
       if (!row) {
         rows.set(entry.id, (row = createRow(inbox, entry)));

@@ -51,7 +51,8 @@ export async function disablePush(api, path) {
 
 const register = (api, subscription) => api._post("/devices", subscription);
 
-const absolute = (path) => new URL(path, document.baseURI).href;
+/** A path of the page as a whole URL. */
+export const absolute = (path) => new URL(path, document.baseURI).href;
 
 const scopeOf = (path) => `${absolute(path)}/`;
 

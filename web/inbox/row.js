@@ -30,14 +30,9 @@ export function createRow(inbox, entry) {
   const archive = inbox._tool("archive", () => inbox._archive(entry));
   const li = h("li", "", { _entry: entry }, avatar(entry.actor), h("div", "text", {}, open, body, time),
     h("i", "entry-dot"), h("div", "entry-actions", {}, mark, archive));
-  let shown;
 
   function update() {
-    const said = ago(at);
-    const now = `${!entry.read_at}${!entry.archived_at}`;
-    if (time.textContent !== said) time.textContent = said;
-    if (shown === now) return;
-    shown = now;
+    time.textContent = ago(at);
     li.className = li.part = entry.read_at ? "entry" : "entry entry-unread";
     state.hidden = entry.read_at;
     inbox._label(mark, entry.read_at ? "markUnread" : "markRead");

@@ -16,10 +16,10 @@ import { joinTabs } from "./tabs.js";
 /** Marks an entry; `unread` takes away what `read` gives. Returns whether it is another entry now. */
 function change(entry, mark) {
   const seen = mark === "read" && change(entry, "seen");
-  const field = `${mark.replace(/^un/, "")}_at`;
-  const wanted = !mark.startsWith("un");
-  const differs = !entry[field] === wanted;
-  if (differs) entry[field] = wanted ? new Date().toISOString() : null;
+  const [, un, name] = mark.match(/(un)?(.+)/);
+  const field = `${name}_at`;
+  const differs = !entry[field] === !un;
+  if (differs) entry[field] = un ? null : new Date().toISOString();
   return differs || seen;
 }
 
@@ -33,7 +33,8 @@ export function openSession(name, api, signal, inbox) {
   let told = 0; // how often the stream gave counts
   let server; // the newest counts that are known of it
   let position; // of the last event that was heard
-  let sending, resend, cut;
+  let sending = 0; // how many marks are on their way
+  let resend, cut;
 
   const session = {
     _api: api,
@@ -97,14 +98,15 @@ export function openSession(name, api, signal, inbox) {
     inbox._emit("counts", counts);
   }
 
+  const post = ({ mark, body }) => session._counted(api._post(`/${mark}`, body));
+
   async function send() {
     if (sending) return;
-    sending = true;
+    sending = 1;
     clearTimeout(resend);
     while (marks[0] && !signal.aborted) {
-      const [{ mark, body }] = marks;
       try {
-        await session._counted(api._post(`/${mark}`, body));
+        await post(marks[0]);
       } catch (error) {
         failed(error);
         if (!/^4(?!01|29)/.test(error.status)) {
@@ -117,7 +119,7 @@ export function openSession(name, api, signal, inbox) {
       marks.shift();
       if (server) count(server);
     }
-    sending = false;
+    sending = 0;
   }
 
   function loadCounts() {
@@ -127,7 +129,9 @@ export function openSession(name, api, signal, inbox) {
   function connect(connection) {
     if (tabs._leads) tabs._say({ connection });
     inbox._connect(connection);
-    if (connection === "live") send();
+    if (connection !== "live") return;
+    send();
+    inbox._list._retry();
   }
 
   function failed(error) {
@@ -144,15 +148,14 @@ export function openSession(name, api, signal, inbox) {
       const stop = new AbortController();
       const began = Date.now();
       let heard = began;
-      let watch;
+      // The server's heartbeat comes every 15 s.
+      const watch = setInterval(() => Date.now() - heard > 40_000 && stop.abort(), 10_000);
       try {
         const answer = await api._request("/stream", {
           headers: position && { "Last-Event-ID": position },
           signal: AbortSignal.any([signal, stop.signal]),
         });
         cut = () => stop.abort();
-        // The server's heartbeat comes every 15 s.
-        watch = setInterval(() => Date.now() - heard > 40_000 && cut(), 10_000);
         connect("live");
         if (!position) everywhere({ event: "reset", data: {} }); // what came before the stream is not in it
         await readEvents(
@@ -213,6 +216,8 @@ export function openSession(name, api, signal, inbox) {
     }
   });
 
+  // What waits behind a mark that is on its way goes out with the page.
+  on(signal, "abort", () => marks.slice(sending).forEach((mark) => post(mark).catch(failed)));
   on(window, "offline", () => {
     connect("offline");
     cut?.();

@@ -13,7 +13,7 @@ import { on } from "./dom.js";
  */
 export function joinTabs(name, signal, lead, hear) {
   const channel = new BroadcastChannel(name);
-  const tabs = { _leads: false, _say: (message) => signal.aborted || channel.postMessage(message) };
+  const tabs = { _say: (message) => signal.aborted || channel.postMessage(message) };
   let heard = Date.now();
 
   async function run(signal) {

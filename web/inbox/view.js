@@ -65,10 +65,10 @@ export function createView(inbox, signal) {
   const filters = h("div", "filters", { role: "group" }, ...["all", "unread", "archived"].map((value) =>
     h("button", "filter", { value, onclick: () => inbox._session && list._show(value) })));
   const notice = h("div", "notice", { role: "status" });
-  const footer = h("footer", "footer");
+  const footer = h("div", "footer");
   const panel = (inbox._panel = h("div", "panel", {
     popover: inline ? null : "auto", role: inline ? "region" : "dialog", autofocus: !inline, tabIndex: -1,
-  }, h("header", "header", {}, title, readAll, close, filters), notice, list._element, footer));
+  }, h("div", "header", {}, title, readAll, close, filters), notice, list._element, footer));
   const live = spoken("", "status");
   bell.popoverTargetElement = panel;
   bell.hidden = close.hidden = inline;
@@ -109,7 +109,6 @@ export function createView(inbox, signal) {
       panel.lang = inbox._lang;
       panel.ariaLabel = title.textContent = text("title");
       filters.ariaLabel = text("show");
-      for (const filter of filters.children) filter.textContent = text(filter.value);
       inbox._label(readAll, "markAllRead");
       inbox._label(close, "close");
       list._redraw();
@@ -119,7 +118,10 @@ export function createView(inbox, signal) {
     badge.hidden = !n;
     badge.textContent = inbox._number(n ?? 0);
     readAll.ariaDisabled = !counts?.unread;
-    for (const filter of filters.children) filter.ariaPressed = filter.value === list._filter();
+    for (const filter of filters.children) {
+      filter.textContent = text(filter.value);
+      filter.ariaPressed = filter.value === list._filter();
+    }
     const trouble = inbox._trouble();
     fill(notice, trouble && trouble + language, () => [text(trouble), inbox._action("retry", inbox._retry)]);
     const offers = { denied: "pushDenied", on: "disablePush", off: "enablePush" };
