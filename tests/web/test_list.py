@@ -180,6 +180,19 @@ async def test_the_page_may_open_an_entry_itself(stage: Stage) -> None:
     assert page.url == f"{stage.site.url}/"
 
 
+async def test_a_click_for_a_new_tab_is_not_taken_by_the_page(stage: Stage) -> None:
+    page = await opened(stage, 1)
+    await page.evaluate(
+        """() => document.addEventListener('notifier-open', (event) => {
+             event.preventDefault(); window.opened = true; })"""
+    )
+    async with page.context.expect_page() as other:
+        await page.locator(f"{ENTRIES} .open").click(modifiers=["Control"])
+    assert (await other.value).url == f"{stage.site.url}/photos/0"
+    await unread(page, 0)
+    assert await page.evaluate("window.opened") is None
+
+
 async def test_a_load_that_fails_says_so_and_can_be_tried_again(stage: Stage) -> None:
     await stage.fill(2)
     page = await stage.open()

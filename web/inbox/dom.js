@@ -30,6 +30,15 @@ export function fill(box, key, children) {
 /** Listens until `signal` ends it. */
 export const on = (target, type, react, signal, capture) => target.addEventListener(type, react, { signal, capture });
 
+/** Whether a click or key means more than it does alone, such as to open a tab. */
+export const isModified = (event) => event.altKey || event.ctrlKey || event.metaKey || event.shiftKey;
+
+/** Does it every `ms` milliseconds until `signal` ends it. */
+export function every(ms, act, signal) {
+  const timer = setInterval(act, ms);
+  on(signal, "abort", () => clearInterval(timer));
+}
+
 /** A function that collects what it is given within `ms` milliseconds, and then has `act` do all of it. */
 export function batched(ms, act) {
   let items = [];

@@ -1,6 +1,6 @@
 /** What is drawn on buttons, by the name of the text that says the same. */
 
-export const BELL = "M6 8a6 6 0 0 1 12 0c0 7 3 8 3 9H3c0-1 3-2 3-9m4.3 12.5a2 2 0 0 0 3.4 0";
+export const BELL = "M6 8a6 6 0 0 1 12 0c0 7 3 8 3 9H3c0-1 3-2 3-9m4 12a2 2 0 0 0 4 0";
 
 export const ICONS = {
   markAllRead: "M18 7 9.5 17 5 12.5m17-2.5-7.5 7.5L13 16",

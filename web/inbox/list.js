@@ -1,6 +1,6 @@
 /** The notifications in the panel: pages as one scrolls, seen when shown, keyboard, and what else there is to say. */
 
-import { batched, fill, h, icon, on, spoken } from "./dom.js";
+import { batched, fill, h, icon, isModified, on, spoken } from "./dom.js";
 import { BELL } from "./icons.js";
 import { createRow, reachable } from "./row.js";
 
@@ -99,7 +99,7 @@ export function createList(inbox) {
     const { key } = event;
     const li = event.target.closest("li");
     const to = { ArrowDown: li.nextSibling, ArrowUp: li.previousSibling, Home: ul.firstChild, End: ul.lastChild };
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (isModified(event)) return;
     if (key in to) to[key]?.querySelector(".open").focus();
     else if (key === "Delete" && !li._entry.archived_at) inbox._archive(li._entry);
     else return;

@@ -1,6 +1,6 @@
 /** One notification in the list. */
 
-import { h, icon, safeUrl, spoken } from "./dom.js";
+import { h, icon, isModified, safeUrl, spoken } from "./dom.js";
 import { BELL } from "./icons.js";
 
 /** Whether the Tab key stops in an element of the list. */
@@ -21,7 +21,10 @@ export function createRow(inbox, entry) {
   const open = h(href ? "a" : "button", "open", {
     ariaDescription: text("hint"),
     onclick(event) {
-      if (!inbox._opened(entry, href)) event.preventDefault();
+      inbox._session._mark([entry], "read");
+      // What opens a tab of its own is between the reader and the browser.
+      if (href && isModified(event)) return;
+      if (!inbox._emit("open", { entry, url: href ?? null }, true)) event.preventDefault();
       if (!href) body.classList.toggle("cut");
     },
     ...(href && { href, target: inbox.getAttribute("target") ?? "", rel: "noopener" }),

@@ -8,7 +8,7 @@
  */
 
 import { troubleOf } from "./api.js";
-import { on } from "./dom.js";
+import { every, on } from "./dom.js";
 import { pause, readEvents } from "./stream.js";
 import { joinTabs } from "./tabs.js";
 
@@ -149,7 +149,7 @@ export function openSession(name, api, signal, inbox) {
       const began = Date.now();
       let heard = began;
       // The server's heartbeat comes every 15 s.
-      const watch = setInterval(() => Date.now() - heard > 40_000 && stop.abort(), 10_000);
+      every(10_000, () => Date.now() - heard > 40_000 && stop.abort(), stop.signal);
       try {
         const answer = await api._request("/stream", {
           headers: position && { "Last-Event-ID": position },
@@ -172,7 +172,7 @@ export function openSession(name, api, signal, inbox) {
       } catch (error) {
         if (!cut && !signal.aborted) connect(troubleOf(error));
       }
-      clearInterval(watch);
+      stop.abort();
       cut = null;
       if (signal.aborted) return;
       if (Date.now() - began > 10_000) failures = 0;

@@ -5,7 +5,7 @@
  * page without TLS, each tab leads for itself.
  */
 
-import { on } from "./dom.js";
+import { every, on } from "./dom.js";
 
 /**
  * Until `signal` ends it. `lead(signal)` runs for as long as this tab leads; `hear(message)` is given what
@@ -33,20 +33,17 @@ export function joinTabs(name, signal, lead, hear) {
     }
   }
 
-  const watch = setInterval(() => {
+  every(15_000, () => {
     // The server says something every 15 s, and so does who leads: a minute of silence is none that is awake.
     if (tabs._leads || document.hidden || Date.now() - heard < 60_000) return;
     heard = Date.now();
     request({ steal: true });
-  }, 15_000);
+  }, signal);
   channel.onmessage = ({ data }) => {
     heard = Date.now();
     hear(data);
   };
-  on(signal, "abort", () => {
-    channel.close();
-    clearInterval(watch);
-  });
+  on(signal, "abort", () => channel.close());
   // Later, since `lead` needs what this returns.
   queueMicrotask(async () => {
     while (!signal.aborted) await request({ signal });

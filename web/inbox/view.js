@@ -1,6 +1,6 @@
 /** What is seen of an inbox: bell, panel, and what they say. */
 
-import { batched, fill, h, icon, on, spoken } from "./dom.js";
+import { batched, every, fill, h, icon, on, spoken } from "./dom.js";
 import { BELL, ICONS } from "./icons.js";
 import { createList } from "./list.js";
 import { createWords } from "./messages.js";
@@ -35,12 +35,6 @@ export function createView(inbox, signal) {
     _arrived(entry) {
       announce(entry);
       inbox._emit("entry", { entry });
-    },
-
-    /** A click on an entry. Returns whether the browser should follow the link. */
-    _opened(entry, url = null) {
-      inbox._session._mark([entry], "read");
-      return inbox._emit("open", { entry, url }, true);
     },
 
     _archive(entry) {
@@ -83,8 +77,7 @@ export function createView(inbox, signal) {
   const follow = () => inbox._isOpen() && place();
   on(window, "resize", follow, signal);
   on(window, "scroll", follow, signal, true);
-  const timer = setInterval(list._tick, 30_000);
-  on(signal, "abort", () => clearInterval(timer));
+  every(30_000, list._tick, signal);
   render();
 
   /** Below the bell, or above it where there is more room; over it where there is none. */
