@@ -23,6 +23,7 @@ class WatchedInbox:
         self._channel = channel
         self._arrived = arrived
         self._made: asyncio.Queue[tuple[str, InboxEntry]] = asyncio.Queue()
+        self._stored: set[tuple[str, str]] = set()  # recipient and entry: what the last look found
 
     @property
     def name(self) -> str:
@@ -52,14 +53,27 @@ class WatchedInbox:
         while True:
             recipient_id, entry = await self._made.get()
             for _ in range(_LOOKS):
-                if await self._is_stored(inbox, recipient_id, entry.id):
+                if await self._is_stored(inbox, recipient_id, entry):
                     self._arrived(recipient_id, entry)
                     break
                 await asyncio.sleep(_LOOK_AGAIN)
 
-    async def _is_stored(self, inbox: Inbox, recipient_id: str, entry_id: str) -> bool:
-        try:
-            page = await inbox.list(recipient_id, archived="include", page_size=_PAGE)
-        except BrokerError:
-            return False
-        return any(stored.entry.id == entry_id for stored in page.entries)
+    async def _is_stored(self, inbox: Inbox, recipient_id: str, entry: InboxEntry) -> bool:
+        """A look remembers all that it saw: of many entries that came at once, most need none of their own."""
+        wanted = (recipient_id, entry.id)
+        if wanted in self._stored:
+            return True
+        self._stored.clear()
+        after = None
+        while True:
+            try:
+                page = await inbox.list(recipient_id, archived="include", page_size=_PAGE, after=after)
+            except BrokerError:
+                return False
+            self._stored.update((recipient_id, one.entry.id) for one in page.entries)
+            oldest = page.entries[-1].entry.created_ms if page.entries else 0
+            if wanted in self._stored or oldest < entry.created_ms:
+                return wanted in self._stored
+            if page.after is None:
+                return oldest > entry.created_ms  # younger ones have pushed it out of a full inbox
+            after = page.after

@@ -108,6 +108,17 @@ async def test_an_event_for_ada_is_shown_as_mail_push_and_entry(
     assert not any(port_in_use(port + number) for number in range(PORTS))
 
 
+async def test_of_many_entries_for_one_all_are_shown_and_hold_up_nobody_else(
+    tmp_path: Path, port: int, templates_folder: Path
+) -> None:
+    many = [{**LIKE, "id": f"like-{number}", "recipient": "somebody"} for number in range(300)]
+    async with running(tmp_path, port, templates_folder) as told:
+        async with AsyncPublisher(told.url) as publisher:
+            await publisher.publish_many([*many, {**LIKE, "recipient": "else"}])
+        await until(lambda: len(told.arrived("inbox")) == 301)
+    assert {who for _, who, _ in told.arrived("inbox")} == {"somebody", "else"}
+
+
 async def test_a_restart_keeps_events_profiles_and_browsers(
     tmp_path: Path, port: int, templates_folder: Path
 ) -> None:
