@@ -59,7 +59,7 @@ class WatchedInbox:
                 await asyncio.sleep(_LOOK_AGAIN)
 
     async def _is_stored(self, inbox: Inbox, recipient_id: str, entry: InboxEntry) -> bool:
-        """A look remembers all that it saw: of many entries that came at once, most need none of their own."""
+        """A look remembers all that it saw: of many entries that came at once, most need none of theirs."""
         wanted = (recipient_id, entry.id)
         if wanted in self._stored:
             return True
