@@ -5,12 +5,13 @@ Whatever the standard library's `logging` is told, by us or by libraries, comes 
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -43,6 +44,30 @@ _MOST_OUTAGES = 256
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours, to be told from those that others put on the root logger."""
+
+
+class _Lossy(io.TextIOBase):
+    """A stream whose failures stop nobody: a full disk, a closed terminal, or a pipe that nobody reads."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lost = 0
+
+    def write(self, text: str, /) -> int:
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except (OSError, ValueError):  # ValueError: it is closed
+            self._lost += 1
+            return 0
+        self._lost = 0
+        return len(text)
+
+    def count_lost(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """The first line that comes through again says how many did not."""
+        if self._lost:
+            event["lines_lost"] = self._lost
+        return event
 
 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -87,7 +112,8 @@ def configure(
     `level` is debug, info, warning or error. `stream` is stderr, unless told otherwise. With `cache_loggers`
     loggers keep their configuration once they are used, which is right for a process that logs a lot.
     """
-    out = stream or sys.stderr
+    out = stream or sys.stderr or io.StringIO()  # there is no stderr behind 2>&-
+    lossy = _Lossy(out)
     number = _LEVELS[level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -95,15 +121,16 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=form == "json"),
         structlog.processors.format_exc_info,
         without_secrets,
+        lossy.count_lost,
     ]
     renderer = _renderer(form, out)
     structlog.configure(
         processors=[OutagesOnce(), *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, lossy)),
         cache_logger_on_first_use=cache_loggers,
     )
-    handler = _Handler(out)
+    handler = _Handler(cast(TextIO, lossy))
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -25,10 +25,10 @@ def main() -> None:
     """The console script; ends the process with 0 (done), 1 (failed), 2 (bad usage or bad input) or 130
     (Ctrl-C)."""
     # Loading takes a second, and nothing is in hand before it is over. A KeyboardInterrupt would print a
-    # traceback then, or get lost in a lock of the import system; and SIGTERM would kill a worker.
+    # traceback then, or get lost in a lock of the import system; and SIGTERM would kill a service.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as behind nohup
         signal.signal(signal.SIGINT, end_at_once)
-    if sys.argv[1:2] == ["worker"]:
+    if sys.argv[1:2] in (["worker"], ["api"]):
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         from notifier.cli.app import run

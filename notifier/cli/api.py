@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from notifier.cli.context import read_settings
-from notifier.cli.worker import loop_factory
+from notifier.cli.worker import loop_factory, stop_signals
 
 if TYPE_CHECKING:
     from notifier.api.server import Server
@@ -54,7 +54,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
     limits = Limits(connections=allow_connections(settings.api_connections))
     with listen(host, port) as listening:
         async with prepared(app, limits) as server:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in stop_signals():
                 asyncio.get_running_loop().add_signal_handler(number, _stop, server, number)
             log.info("api_started", host=host, port=listening.getsockname()[1])
             async with _ended_when_moved(app.state.shared.runtime, server) as moved:
@@ -105,6 +105,8 @@ def _stop(server: Server, number: int) -> None:
     if not server.should_exit:
         log.info("api_stopping", signal=name)
         server.should_exit = True
+        return
+    if number == signal.SIGHUP:  # a terminal that closes may say so twice, and wants nothing aborted
         return
     # What was accepted is in the broker, whatever becomes of its answer.
     log.warning("api_aborted", signal=name)

@@ -67,7 +67,7 @@ async def _serve(settings: Settings, roles: Sequence[str], listening: socket.soc
 
     log = structlog.get_logger("notifier.cli.worker")
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         asyncio.get_running_loop().add_signal_handler(number, _stop, stop, number)
     channels = open_channels(settings, os.environ)
     templates = open_templates(settings, channels)
@@ -139,9 +139,17 @@ def _stop(stop: asyncio.Event, number: int) -> None:
         log.info("worker_stopping", signal=name)
         stop.set()
         return
+    if number == signal.SIGHUP:  # a terminal that closes may say so twice, and wants nothing aborted
+        return
     # Whatever is in hand stays pending, and the next owner takes it over within the lease's TTL.
     log.warning("worker_aborted", signal=name)
     os._exit(128 + number)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """SIGTERM, Ctrl-C, and a terminal that is closed, unless it is ignored as behind nohup."""
+    behind_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if behind_nohup else (signal.SIGHUP,)))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -203,6 +203,22 @@ def test_control_c_ends_a_command_with_130_and_without_a_word(start: Any) -> Non
     assert (outcome.code, outcome.err) == (130, "")
 
 
+@pytest.mark.parametrize("command", ["worker", "api"])
+def test_sigterm_while_a_service_is_loaded_ends_it_cleanly(command: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "notifier.cli", command],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    with process, process.stderr as said:
+        assert any(line.rpartition("|")[2].strip() == "typer" for line in iter(said.readline, ""))
+        process.send_signal(signal.SIGTERM)
+        assert "Traceback" not in said.read()
+        assert process.wait(20) == 0
+
+
 @pytest.mark.parametrize("loaded", ["pydantic", "typer", "notifier.cli.dlq", "notifier.cli.app"])
 def test_control_c_while_a_command_is_loaded_is_as_quiet(loaded: str) -> None:
     silent = socket.create_server(("127.0.0.1", 0))  # a broker for which it waits once it is loaded

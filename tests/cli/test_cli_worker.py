@@ -55,8 +55,9 @@ def odd(tmp_path: Path) -> Any:
     return write
 
 
-def test_a_worker_delivers_and_hands_over_on_sigterm(
-    start: Any, cli: Any, client: redis.Redis, tmp_path: Path, waiting: Any
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_delivers_and_hands_over_on_sigterm_and_when_its_terminal_closes(
+    start: Any, cli: Any, client: redis.Redis, tmp_path: Path, waiting: Any, number: int
 ) -> None:
     (tmp_path / "e.jsonl").write_text(EVENT)
     worker = start("worker", "in_app", "router", log_format="json")
@@ -68,12 +69,40 @@ def test_a_worker_delivers_and_hands_over_on_sigterm(
     assert sum(owners["events"].values()) == sum(owners["in_app"].values()) == 16
     assert owners["email"] == {}
 
-    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(number)
     outcome = worker.finished()
     assert (outcome.code, outcome.out) == (0, "")
     told = [json.loads(line) for line in outcome.err.splitlines()]
     assert told[-1]["event"] == "worker_stopped"
     assert all(row["owners"] == {} for row in cli("queues", "--json").json)
+
+
+@pytest.mark.parametrize("redirect", ["2>/dev/full", "2>&-"])
+def test_a_log_that_can_not_be_written_stops_nobody(
+    start: Any, cli: Any, client: redis.Redis, tmp_path: Path, waiting: Any, redirect: str
+) -> None:
+    (tmp_path / "e.jsonl").write_text(EVENT)
+    worker = start("worker", "in_app", "router", redirect=redirect)
+    assert cli("publish", tmp_path / "e.jsonl").code == 0
+    inbox = Keys().inbox("u1") + ":entries"
+    waiting(lambda: client.hlen(inbox) == 1, "the entry is in the inbox")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.finished().code == 0
+
+
+def test_behind_nohup_it_outlives_its_terminal(start: Any) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what it starts inherits that
+    try:
+        worker = start("worker", "router")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    worker.wait_for_log("worker_started")
+    worker.send_signal(signal.SIGHUP)
+    worker.send_signal(signal.SIGTERM)
+    outcome = worker.finished()
+    assert outcome.code == 0
+    assert "SIGTERM" in outcome.err
+    assert "SIGHUP" not in outcome.err
 
 
 def test_a_second_signal_aborts(start: Any, cli: Any, tmp_path: Path, odd: Any) -> None:
@@ -84,6 +113,7 @@ def test_a_second_signal_aborts(start: Any, cli: Any, tmp_path: Path, odd: Any) 
     assert worker.stdout.readline() == "sending\n"
     worker.send_signal(signal.SIGINT)
     worker.wait_for_log("worker_stopping")
+    worker.send_signal(signal.SIGHUP)  # as a shell passes it on
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
     outcome = worker.finished()

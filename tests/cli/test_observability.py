@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -54,6 +55,36 @@ def test_no_secret_gets_out(form: str) -> None:
     assert "connected" in told
     assert "it broke" in told
     assert not any(secret in told for secret in ("p@ss", "pw@", "secret-token", "hidden", "\x1b"))
+
+
+class Disk(io.StringIO):
+    """A file on a disk that is full from time to time."""
+
+    is_full = False
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_what_could_not_be_written_is_counted_once_lines_come_through_again() -> None:
+    disk = Disk()
+    configure("info", "json", stream=disk)
+    log = structlog.get_logger("test")
+    log.info("before")
+    disk.is_full = True
+    log.info("lost")
+    logging.getLogger("library").warning("lost too")
+    disk.is_full = False
+    log.info("after")
+    log.info("at last")
+    rows = [json.loads(line) for line in disk.getvalue().splitlines()]
+    assert [(row["event"], row.get("lines_lost")) for row in rows] == [
+        ("before", None),
+        ("after", 2),
+        ("at last", None),
+    ]
 
 
 def test_the_level_is_the_lowest_that_is_told() -> None:
