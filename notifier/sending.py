@@ -133,9 +133,14 @@ class Sender:
 
     async def _admitted(self, partition: Partition) -> bool:
         """Waits while the breaker lets nobody through. Whether the caller sends as its probe."""
-        is_probe = await self.breaker.admitted()
-        await partition.wait_until_ours()
-        return is_probe
+        while True:
+            is_probe = await self.breaker.admitted()
+            if partition.is_ours or partition.state not in ACTIVE:
+                return is_probe
+            if is_probe:  # while we wait for this lease, those for other partitions need not
+                self.breaker.abandoned()
+            if not await partition.wait_until_ours():
+                return False
 
     def _rendered(self, runner: Runner, delivery: Delivery) -> Mapping[str, str]:
         content = self._render(self._name, delivery.event, delivery.recipient)

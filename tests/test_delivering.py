@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -193,6 +194,36 @@ async def test_while_the_breaker_is_open_one_probe_goes_out_at_a_time(
         post.always = {}
         await until(lambda: len(post.sent) == 20)
     assert len(post.attempts) == 25
+
+
+async def test_what_is_handed_over_while_the_channel_is_away_keeps_no_runner(service: Service) -> None:
+    """A runner that waited for such a partition would never come back, and as the probe would keep all others
+    from sending."""
+    away, post = ScriptedChannel(), ScriptedChannel()
+    people = [f"u{i}" for i in range(40)]
+    away.always = {address_of(u): ChannelUnavailable("down", retry_after=3.0) for u in people}
+    gates = [away.hold(address_of(u)) for u in people]
+    short = {"lease_ttl": timedelta(seconds=1), "concurrency": 16}
+    async with service.worker([away], **short):
+        await service.publish(*(ping(f"e-{u}", u) for u in people))
+        await until(lambda: away.at_once == 16)
+        for gate in gates:
+            gate.set()
+        await until(lambda: away.at_once == 0)  # all runners wait for the breaker
+        async with service.worker([post], **short) as second:
+            await until(lambda: post.sent)
+            handed_over = time.monotonic()
+            await until(lambda: time.monotonic() - handed_over > 1.5)  # what it had of these leases is over
+            away.always = {}
+            await until(lambda: len({one.event_id for one in away.sent + post.sent}) == 40)
+            await second.stop()
+        for gate in gates:
+            gate.clear()
+        await service.publish(*(ping(f"f-{u}", u) for u in people))
+        await until(lambda: away.at_once == 16)
+        for gate in gates:
+            gate.set()
+        await until(lambda: service.nothing_left("post"))
 
 
 async def test_a_delivery_that_can_not_be_rendered_does_not_close_the_breaker(

@@ -183,6 +183,7 @@ class Consumer:
         await asyncio.gather(*(self._drain(partition) for partition in partitions))
         leases = [partition.lease for partition in partitions if partition.state is not State.LOST]
         for partition in partitions:
+            partition.lose()
             self._remove(partition)
         self._watch.leases("released", len(leases), len(self.partitions))
         try:

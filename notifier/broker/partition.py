@@ -20,7 +20,7 @@ class State(Enum):
     RECOVERING = "recovering"  # pending entries of others, or our own, come first
     LIVE = "live"
     DRAINING = "draining"  # on its way to another worker
-    LOST = "lost"
+    LOST = "lost"  # another worker's, or handed over
 
 
 class Partition:
@@ -116,6 +116,7 @@ class Partition:
         return True
 
     def lose(self) -> None:
+        """It is ours no more: whoever waits for that goes on."""
         self.state = State.LOST
         self._renewed.set()
 
