@@ -40,7 +40,7 @@ const { outputFiles } = await build({
   charset: "utf8",
   // What begins with an underscore is ours alone; a list keeps names the same from build to build.
   mangleProps: /^_[a-z]/i,
-  banner: { js: "/* notifier-inbox, Apache-2.0 */" },
+  banner: { js: "/* Apache-2.0 */" },
   plugins: [css],
 });
 const code = outputFiles[0].text;

@@ -198,6 +198,16 @@ async def test_on_a_phone_the_panel_is_the_whole_screen_and_the_page_behind_stay
     assert not await panel.is_visible()
 
 
+async def test_a_panel_in_the_page_scrolls_with_it(stage: Stage) -> None:
+    page = await stage.open(path="/?inline=")
+    await page.evaluate("document.body.style.height = '3000px'")
+    for part in ("all caught up", "Archived"):
+        await page.evaluate("scrollTo(0, 0)")
+        await page.get_by_role("region").get_by_text(part).hover()
+        await page.mouse.wheel(0, 500)
+        await page.wait_for_function("() => scrollY > 0")
+
+
 async def test_a_long_number_does_not_make_the_page_wider(stage: Stage) -> None:
     await stage.fill(100)
     page = await stage.open(viewport={"width": 320, "height": 568})
