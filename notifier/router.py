@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from notifier import metrics
+from notifier import metrics, outcomes
 from notifier.broker.cancelling import cancel_until_done
 from notifier.broker.consumer import Consumer
 from notifier.broker.entries import (
@@ -199,7 +199,7 @@ class Router:
             deliveries = self._heads(event, recipient, plan)
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
             log.exception("routing_raised", **_about(work.partition, event))
-            self._bury(work.partition, message, type(error).__name__, str(error), event)
+            self._bury(work.partition, message, type(error).__name__, outcomes.words(error), event)
             return
         for skip in plan.skips:
             self._tell_skip(work.partition, skip, event)

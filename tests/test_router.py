@@ -240,17 +240,20 @@ async def test_a_stored_profile_that_is_broken_stops_only_its_own_events(
 class ForgetfulChannel(ScriptedChannel):
     def addresses(self, recipient: Recipient) -> Sequence[Address]:
         if recipient.id == "ada":
-            raise KeyError("ada")
+            raise KeyError("\ud800")
+        if recipient.id == "bo":
+            return (Address("k\ud800", ""),)
         return super().addresses(recipient)
 
 
 async def test_a_bug_in_a_channels_addresses_stops_only_the_events_that_meet_it(service: Service) -> None:
     post = ForgetfulChannel()
     async with service.worker([post]):
-        await service.publish(ping("e0", "ada"), ping("e1", "ben"))
-        [letter] = await until(lambda: service.entries("events", "dlq"))
-        await until(lambda: post.sent_to(address_of("ben")) == ["e1"])
-    assert letter[b"error"] == b"KeyError"
+        await service.publish(ping("e0", "ada"), ping("e1", "bo"), ping("e2", "ben"))
+        await until(lambda: post.sent_to(address_of("ben")) == ["e2"])
+        await until(lambda: service.nothing_left("events"))
+        letters = await service.entries("events", "dlq")
+    assert {letter[b"error"] for letter in letters} == {b"KeyError", b"MalformedEntry"}
 
 
 # Later.

@@ -181,7 +181,8 @@ def heads(
     addresses: Iterable[tuple[str, str]],
 ) -> list[str]:
     """The heads of one event's deliveries. `event` is id, type, recipient and to; an address is its key and
-    its value. Raises MalformedEntry when one of them has a line break, or a key a slash."""
+    its value. Raises MalformedEntry when one of them has a line break or is no Unicode, or a key has
+    a slash."""
     event_id, event_type, recipient_id, to = event
     begin = f"1\n{event_id}\n{event_type}\n{recipient_id}\n{to}\n"
     end = f"\n{accepted_ms}\n{expires_ms}"
@@ -192,8 +193,17 @@ def heads(
             raise MalformedEntry("address", "has a line break")
         if "/" in key:
             raise MalformedEntry("address", "has a slash in its key")
+        if not head.isascii():
+            _check_encodable(head)
         found.append(head)
     return found
+
+
+def _check_encodable(head: str) -> None:
+    try:
+        head.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, of which the client would die
+        raise MalformedEntry("address", "is not Unicode") from None
 
 
 def entry_ms(entry_id: bytes) -> int:

@@ -60,9 +60,10 @@ def test_a_head_is_read_back_as_it_was_written() -> None:
     assert (entry.accepted_ms, entry.expires_ms, entry.event) == (b"5", b"", b"{}")
 
 
-def test_an_address_with_a_line_break_is_refused() -> None:
+@pytest.mark.parametrize("address", [("email", "a\nb"), ("a/b", "v"), ("k\ud800", "v"), ("k", "ü\udcff")])
+def test_an_address_that_can_not_be_written_is_refused(address: tuple[str, str]) -> None:
     with pytest.raises(MalformedEntry):
-        heads(("e1", "like", "ada", "ada"), 5, "", [("email", "a\nb")])
+        heads(("e1", "like", "ada", "ada"), 5, "", [address])
 
 
 @pytest.mark.parametrize(
