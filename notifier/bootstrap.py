@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from dataclasses import dataclass
 from typing import Any
 
-from notifier.broker import meta
+from notifier.broker import meta, scripts
 from notifier.broker.connection import Client, connect
 from notifier.broker.scripts import run
 from notifier.channel import Channel
@@ -74,6 +74,7 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Connects. Raises BrokerError, or ConfigurationError when the number of partitions does not fit."""
+    scripts.load_all()
     async with open_client(settings) as client:
         reply = await run(client, meta.claim(settings.namespace, settings.partitions))
         yield Runtime(settings, client, meta.keys(settings.namespace, settings.partitions, reply))

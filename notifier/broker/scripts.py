@@ -56,6 +56,15 @@ def _source(file: str) -> str:
     )
 
 
+def load_all() -> None:
+    """Reads every script now, for a process that stays: when it first needs one, the file may be that of
+    another version, or there may be no file descriptor left to read it with."""
+    for file in (files("notifier.broker") / "lua").iterdir():
+        name, _, kind = file.name.rpartition(".")
+        if kind == "lua":
+            script(name)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One run of a script; all keys lie in one slot."""
