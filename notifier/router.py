@@ -283,7 +283,7 @@ class Router:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
-                reply = await run(self._consumer.calls, self._call(work))
+                reply = await run(self._consumer.calls, self._call(work, "route_full"))
             except (BrokerFull, BrokerUnavailable) as error:
                 log.warning("routing_waits", partition=partition.number, error=str(error))
                 continue
@@ -298,7 +298,7 @@ class Router:
             log.warning("routing_failed", partition=partition.number, error=str(error))
             self._consumer.recover(partition, work.messages)
 
-    def _call(self, work: _Work) -> Call:
+    def _call(self, work: _Work, name: str = "route") -> Call:
         partition = work.partition
         keys = (
             partition.commit_keys[0],
@@ -311,7 +311,7 @@ class Router:
         arguments += (len(work.messages), *(message.id for message in work.messages))
         arguments += work.traces
         arguments += work.deliveries
-        return Call(script("route"), keys, arguments)
+        return Call(script(name), keys, arguments)
 
     def _settle(self, work: _Work, reply: list[bytes] | BrokerError) -> None:
         for span in work.spans:

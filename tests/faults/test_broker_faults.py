@@ -13,6 +13,7 @@ import redis.asyncio
 
 from notifier.broker.scripts import script
 from notifier.channel import TransientFailure
+from notifier.errors import BrokerFull
 from notifier.keys import GROUP
 from notifier.local.broker import EmbeddedBroker
 from tests.support.channels import ScriptedChannel
@@ -288,3 +289,40 @@ async def _answers(client: redis.asyncio.Redis) -> bool:
         return bool(await client.ping())
     except redis.RedisError:
         return False
+
+
+async def test_a_server_full_of_events_is_emptied_without_more_memory(tmp_path: Path) -> None:
+    """Three deliveries take more than their event. They may, up to a tenth above the limit; while nothing can
+    be delivered, that is where it ends."""
+    post = ScriptedChannel()
+    people = [f"u{i}" for i in range(40)]
+    tokens = ("the-first-phone", "the-second-phone", "the-third-phone")
+    gates = [post.hold(token) for token in tokens]
+    with EmbeddedBroker(tmp_path / "broker", persistent=False) as broker:
+        async with open_service(broker.url, tmp_path) as service:
+            for first in range(0, 4_000, 400):
+                await service.publish(
+                    *(ping(f"e{n}", people[n % 40], *tokens, data={"t": "x" * 3_000})
+                      for n in range(first, first + 400))
+                )  # fmt: skip
+            limit = (await service.client.info("memory"))["used_memory"]
+            await service.client.config_set("maxmemory", limit)
+            with pytest.raises(BrokerFull):
+                await service.publish(ping("late", "u0", *tokens))
+            async with service.worker([post], in_hand=200):
+                routed = [-n for n in range(1, 9)]
+
+                async def routing_stands_still() -> bool:
+                    routed.append(await service.waiting("post"))
+                    return routed[-1] == routed[-8]
+
+                await until(routing_stands_still, every=0.3)
+                memory = await service.client.info("memory")
+                assert limit < memory["used_memory_peak"] < 1.2 * limit
+                assert await service.waiting("events") > 2_000
+                for gate in gates:
+                    gate.set()
+                await until(lambda: len(post.sent) == 3 * 4_000, deadline=60)
+                await until(lambda: service.nothing_left("events", "post"))
+            assert (await service.client.info("memory"))["used_memory"] < limit
+            await service.publish(ping("late", "u0", *tokens))

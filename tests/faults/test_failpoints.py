@@ -110,7 +110,7 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "recipients.suppression.Suppressions.add": [("", scenes.administering)],
     "recipients.suppression.Suppressions.among": [("", scenes.administering)],
     "recipients.suppression.Suppressions.page": [("", scenes.administering)],
-    "router.Router._insist": [("events route", scenes.routing_into_a_full_server)],
+    "router.Router._insist": [("events route_full", scenes.routing_into_a_full_server)],
     "router.Router._send": [("events route", scenes.mix)],
     "router.Router.due": [("events promote", scenes.scheduling)],
     "event_traces.Traces.get": [("", scenes.administering)],

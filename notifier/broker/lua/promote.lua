@@ -1,5 +1,5 @@
-#!lua
--- Adds to their queues the scheduled entries whose time has come.
+#!lua flags=allow-oom
+-- Adds to their queues the scheduled entries whose time has come: a full server has no more for it.
 --
 -- KEYS[1] lease hash of the events queue   KEYS[2] scheduled zset   KEYS[3] scheduled items hash
 -- ARGV[1] token   ARGV[2] entries at most
