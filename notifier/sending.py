@@ -116,7 +116,7 @@ class Sender:
                 delivery = Delivery(self._name, entry, message.attempts + 1)
                 content = self._rendered(runner, delivery) if self._blocks else _NOTHING
                 outcome: Sent | DeliveryError = usable_sent(await self._send(delivery, content))
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - becomes an outcome
+            except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - becomes an outcome
                 outcome = self._outcome_of(error, runner, partition, message)
             finally:
                 took = self._returned(runner, partition)
@@ -164,7 +164,7 @@ class Sender:
 
     def _outcome_of(
         self,
-        error: Exception | asyncio.CancelledError,
+        error: Exception | asyncio.CancelledError | SystemExit,
         runner: Runner,
         partition: Partition,
         message: Message,
@@ -179,7 +179,7 @@ class Sender:
 
     def _raised(
         self,
-        error: Exception | asyncio.CancelledError,
+        error: Exception | asyncio.CancelledError | SystemExit,
         runner: Runner,
         partition: Partition,
         message: Message,

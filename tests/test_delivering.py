@@ -278,6 +278,7 @@ _CIRCLE["again"] = _CIRCLE
     "rubbish",
     [
         Wordless(),
+        SystemExit(3),
         DeliveryError("\ud800"),
         TransientFailure(b"451 later", answer=7),  # type: ignore[arg-type]
         TransientFailure("451", retry_after=math.nan),

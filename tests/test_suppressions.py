@@ -63,6 +63,13 @@ async def test_an_address_can_be_used_again(client: redis.asyncio.Redis, suppres
     assert [left.address_key for left in await suppressions.of("bo")] == ["d2"]
 
 
+async def test_a_mailbox_may_be_written_as_its_owner_does(suppressions: Suppressions) -> None:
+    await suppressions.add("bo", "email", "Bo@Example.ORG", "asked us to")
+    await suppressions.add("bo", "push", "aB", "asked us to")
+    assert [one.address_key for one in await suppressions.of("bo")] == ["bo@example.org", "aB"]
+    assert await suppressions.lift("bo", "email", "BO@example.org")
+
+
 async def test_an_address_can_be_suppressed_by_hand(suppressions: Suppressions) -> None:
     before = time.time_ns() // 1_000_000
     assert await suppressions.add("bo", "email", "bo@example.org", "asked us to")

@@ -103,13 +103,21 @@ class Leases:
     async def run(self) -> None:
         """Beats until `stop` is called. A broker that is away is waited for; the leases may run out
         meanwhile."""
+        failing_since: float | None = None
         while not self._stops:
+            began = time.monotonic()
             try:
                 await self._beat()
             except PartitionsMoved:
                 raise
             except BrokerError as error:
+                failing_since = failing_since or began
                 log.warning("lease_beat_failed", queue=self._queue, error=str(error))
+            else:
+                if failing_since is not None:
+                    seconds = round(time.monotonic() - failing_since, 1)
+                    log.info("lease_beat_works_again", queue=self._queue, after_seconds=seconds)
+                failing_since = None
             pause = self._ttl_ms / 1000 / BEATS_PER_TTL * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
             try:
                 async with asyncio.timeout(pause):

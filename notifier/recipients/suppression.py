@@ -114,6 +114,7 @@ class Suppressions:
     async def add(self, recipient_id: str, channel: str, address_key: str, reason: str) -> bool:
         """Pass over the address from the next event on. Whether it was not before.
 
+        A mailbox may be written as its owner does; its key is in lower case.
         Raises InvalidInput for what can't be a channel, a key or a reason.
         """
         if not _CHANNEL.fullmatch(channel):
@@ -124,7 +125,7 @@ class Suppressions:
             )
         if len(reason) > MAX_REASON or not _is_unicode(reason):
             raise InvalidInput("reason", f"must be text of at most {MAX_REASON} characters")
-        field = suppression_field(channel, valid_id(recipient_id), address_key)
+        field = suppression_field(channel, valid_id(recipient_id), _as_key(address_key))
         value = encode_suppression(reason, time.time_ns() // 1_000_000)
         [added] = await ask(self._client, ("HSET", self._hash(recipient_id), field, value))
         return bool(added)
@@ -137,7 +138,8 @@ class Suppressions:
         self, recipient_id: str, channels: Collection[str], address_keys: Collection[str]
     ) -> int:
         """Use these again, on each of the channels. How many were suppressed."""
-        pairs = [(channel, key) for channel in channels for key in address_keys if _is_unicode(channel + key)]
+        keys = {spelling for key in address_keys for spelling in (key, _as_key(key))}
+        pairs = [(channel, key) for channel in channels for key in keys if _is_unicode(channel + key)]
         return await self._remove(
             recipient_id,
             [suppression_field(channel, valid_id(recipient_id), key).encode() for channel, key in pairs],
@@ -194,6 +196,11 @@ def _suppression(field: bytes, value: bytes) -> Suppression:
         return Suppression(recipient_id, channel, key, str(told["reason"]), int(told["at"]))
     except (ValueError, KeyError, TypeError):  # written by another program
         return Suppression(recipient_id, channel, key, "", 0)
+
+
+def _as_key(address_key: str) -> str:
+    """As the channels write it: what has an `@` is a mailbox, in which `%2F` stands for a slash."""
+    return address_key.lower().replace("%2f", "%2F") if "@" in address_key else address_key
 
 
 def _is_unicode(text: str) -> bool:

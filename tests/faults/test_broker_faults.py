@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio
+import structlog.testing
 
 from notifier.broker.scripts import script
 from notifier.channel import TransientFailure
@@ -282,6 +283,24 @@ async def test_a_server_that_crashes_and_comes_back_has_lost_nothing_that_was_on
                     await until(lambda: _answers(service.client))
                 await load.all_sent()
             load.assert_in_order(duplicates=3 * 50)
+
+
+async def test_that_the_broker_is_back_is_said_by_each_queue(tmp_path: Path, post: ScriptedChannel) -> None:
+    with (
+        EmbeddedBroker(tmp_path / "broker", persistent=True) as broker,
+        structlog.testing.capture_logs() as logged,
+    ):
+
+        def queues(event: str) -> set[str]:
+            return {line["queue"] for line in logged if line["event"] == event}
+
+        async with open_service(broker.url, tmp_path) as service, service.worker([post]):
+            await until(lambda: queues("leases_acquired") == {"events", "post"})
+            broker.kill()
+            await until(lambda: queues("lease_beat_failed") == {"events", "post"})
+            assert not queues("lease_beat_works_again")
+            broker.start()
+            await until(lambda: queues("lease_beat_works_again") == {"events", "post"})
 
 
 async def _answers(client: redis.asyncio.Redis) -> bool:

@@ -214,7 +214,7 @@ async def test_who_says_no_is_told_where_to_change_that(pushing: Pushing) -> Non
     failed = await page.evaluate(
         "document.querySelector('notifier-inbox').enablePush().then(() => '', (error) => error.message)"
     )
-    assert failed == "permission was not given"
+    assert failed == "no permission"
 
 
 async def test_the_worker_that_an_app_has_for_its_pages_stays(pushing: Pushing) -> None:

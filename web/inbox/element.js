@@ -61,11 +61,11 @@ class NotifierInbox extends HTMLElement {
    * Asks for permission, which browsers allow after a click, and registers this browser.
    * Returns the new `pushState`; throws when the browser or the server says no.
    */
-  async enablePush() {
+  enablePush() {
     return this._push(enablePush);
   }
 
-  async disablePush() {
+  disablePush() {
     return this._push(disablePush);
   }
 

@@ -25,7 +25,7 @@ export async function pushState(api, path) {
  * replaces its address while no page is open.
  */
 export async function enablePush(api, path, tokenUrl) {
-  if ((await Notification.requestPermission()) !== "granted") throw Error("permission was not given");
+  if ((await Notification.requestPermission()) !== "granted") throw Error("no permission");
   const query = new URLSearchParams({ api: api._base, "token-url": tokenUrl ? absolute(tokenUrl) : "" });
   const found = await workers.register(trusted(`${absolute(path)}?${query}`), { scope: scopeOf(path) });
   const { installing } = found;

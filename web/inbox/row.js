@@ -35,7 +35,8 @@ export function createRow(inbox, entry) {
     h("i", "entry-dot"), h("div", "entry-actions", {}, mark, archive));
 
   function update() {
-    time.textContent = ago(at);
+    const said = ago(at);
+    if (time.textContent !== said) time.textContent = said;
     li.className = li.part = entry.read_at ? "entry" : "entry entry-unread";
     state.hidden = entry.read_at;
     inbox._label(mark, entry.read_at ? "markUnread" : "markRead");

@@ -23,6 +23,7 @@ export function createView(inbox, signal) {
     _action: (key, onclick) => h("button", "action", { onclick }, text(key)),
 
     _label(tool, key) {
+      if (tool.title === text(key)) return;
       tool.title = tool.ariaLabel = text(key);
       tool.querySelector("path").setAttribute("d", ICONS[key]);
     },
