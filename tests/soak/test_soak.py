@@ -1,10 +1,10 @@
-"""The short versions of `make soak`, with NOTIFIER_SOAK=1: what they find depends on chance and on what else
-the machine does, so they judge no change."""
+"""The short versions of `make soak`: another mix of faults at each run. One that fails has found something;
+its seed brings the same faults again, though not to the millisecond."""
 
 from __future__ import annotations
 
-import os
 import random
+import statistics
 from pathlib import Path
 
 import pytest
@@ -12,21 +12,18 @@ import pytest
 from tests.soak import takeover
 from tests.soak.soak import soak
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("NOTIFIER_SOAK") != "1", reason="random faults: NOTIFIER_SOAK=1, or make soak"
-)
-
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(180)
 async def test_all_faults_at_once_under_load_leave_a_clean_ledger(tmp_path: Path) -> None:
-    outcome = await soak(tmp_path, 20, random.randrange(10**6))
-    assert not outcome.problems, "\n".join([*outcome.problems, *outcome.lines])
+    seed = random.randrange(10**6)
+    outcome = await soak(tmp_path, 15, seed)
+    assert not outcome.problems, "\n".join([f"NOTIFIER_SOAK_SEED={seed}", *outcome.problems, *outcome.lines])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_killed_worker_is_replaced_within_its_lease_and_a_second(tmp_path: Path) -> None:
-    found = await takeover.measure(tmp_path, 8)
-    # One of eight may fall into a moment in which the machine was busy; `make soak` judges a hundred.
-    assert sorted(found.latest)[-2] <= takeover.TTL + 1, "\n".join(found.lines())
+    found = await takeover.measure(tmp_path, 5)
+    # Some may fall into a moment in which the machine was busy; `make soak` judges a hundred.
+    assert statistics.median(found.latest) <= takeover.TTL + 1, "\n".join(found.lines())
