@@ -83,13 +83,14 @@ async def _differences(stage: Stage) -> list[str]:
 def _copied(templates: Path, to: Path) -> Path:
     if not templates.is_dir():
         raise ConfigurationError("--templates", f"there is no folder {templates}")
+    kinds = {str(published.event["type"]) for published in story.EACH_TYPE}
+    if missing := sorted(kind for kind in kinds if not (templates / kind / "email.jinja").is_file()):
+        raise ConfigurationError("--templates", f"{templates} has no templates for {', '.join(missing)}")
     try:
         shutil.copytree(templates, to)
-    except (OSError, shutil.Error) as error:
-        raise ConfigurationError("--templates", f"{templates} can't be copied: {error}") from None
+    except OSError as error:
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error  # of the first file
+        raise ConfigurationError("--templates", f"{templates} can't be copied: {reason}") from None
     for path in (to, *to.rglob("*")):  # a read-only folder is copied with its modes
         path.chmod(path.stat().st_mode | (0o700 if path.is_dir() else 0o600))
-    kinds = {str(published.event["type"]) for published in story.EACH_TYPE}
-    if missing := sorted(kind for kind in kinds if not (to / kind / "email.jinja").is_file()):
-        raise ConfigurationError("--templates", f"{templates} has no templates for {', '.join(missing)}")
     return to

@@ -218,6 +218,17 @@ def test_what_it_can_not_play_with_is_one_line(tmp_path: Path, arguments: Any, s
     assert left_behind(tmp_path) == []
 
 
+def test_a_file_that_can_not_be_copied_is_one_line(tmp_path: Path, templates_folder: Path) -> None:
+    templates = tmp_path / "mine"
+    shutil.copytree(templates_folder, templates)
+    (templates / "like" / "dangling").symlink_to("nowhere")
+    with demo(tmp_path, "--templates", str(templates)) as process:
+        _, err = process.communicate(timeout=LONGEST)
+    assert process.returncode == 2
+    assert err.startswith(f"notifier: --templates: {templates} can't be copied: [Errno 2] No such file")
+    assert err.count("\n") == 1
+
+
 # How it knows.
 
 PERSON = Recipient(id="ada", email="ada@example.com")
