@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -59,6 +60,14 @@ async def service(redis_url: str, tmp_path: Path) -> AsyncIterator[Service]:
 def post() -> ScriptedChannel:
     """A channel for `service.worker`."""
     return ScriptedChannel()
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """What the test starts hears that its terminal closes (SIGHUP), although we may run behind nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

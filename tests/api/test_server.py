@@ -141,6 +141,7 @@ async def half_a_request(server: Server) -> AsyncIterator[Wire]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_at_the_end_what_has_come_is_answered(number: int, tmp_path: Path, redis_url: str) -> None:
     async with started(redis_url, tmp_path) as (server, client), half_a_request(server) as pending:

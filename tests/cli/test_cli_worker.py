@@ -55,6 +55,7 @@ def odd(tmp_path: Path) -> Any:
     return write
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_delivers_and_hands_over_on_sigterm_and_when_its_terminal_closes(
     start: Any, cli: Any, client: redis.Redis, tmp_path: Path, waiting: Any, number: int
