@@ -120,7 +120,7 @@ async def test_a_lost_answer_of_the_broker_leaves_no_event_twice(redis_url: str)
 
 async def test_answers_that_can_not_be_kept_are_given_all_the_same(redis_url: str) -> None:
     async with open_proxy(redis_url) as proxy, serving(proxy.url) as api:
-        proxy.cut(b"done", after=False)
+        proxy.cut(b"\r\ndone", after=False)
         assert (await post(api, EVENTS)).status_code == 202
         assert proxy.cuts == 1
         assert (await post(api, EVENTS)).status_code == 409

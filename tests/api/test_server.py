@@ -208,7 +208,7 @@ async def test_killed_while_it_publishes_a_repetition_completes_the_request(
     headers = {"Idempotency-Key": "once"}
     async with open_proxy(redis_url) as proxy:
         async with started(proxy.url, tmp_path) as (server, client):
-            proxy.cut(b"done", after=False)  # the events are accepted, and their answer is never kept
+            proxy.cut(b"\r\ndone", after=False)  # the events are accepted, and their answer is never kept
             request = asyncio.create_task(client.post("/v1/events", json=EVENTS, headers=headers))
             await until(lambda: len(pairs(redis_url)) == len(EVENTS), every=0.001)
             server.process.kill()
