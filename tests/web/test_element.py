@@ -167,6 +167,19 @@ async def test_texts_may_be_set_while_it_is_out_of_the_page(stage: Stage) -> Non
     await page.locator(ENTRIES).wait_for()
 
 
+@pytest.mark.slow
+async def test_what_is_no_text_does_no_harm(stage: Stage) -> None:
+    await stage.fill(1)
+    page = await stage.open(path="/?inline=")
+    await page.evaluate(
+        "document.querySelector('notifier-inbox').setAttribute('messages', '{\"title\": null, \"all\": 7}')"
+    )
+    await page.get_by_role("button", name="7").wait_for()
+    await page.get_by_role("region", name="Notifications").wait_for()
+    await page.locator(ENTRIES).wait_for()
+    assert not stage.errors
+
+
 async def test_a_page_may_bring_the_script_along_twice(stage: Stage) -> None:
     page = await stage.open()
     await connection(page, "live")

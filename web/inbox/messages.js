@@ -45,16 +45,15 @@ export function createWords(language, own) {
   } catch {
     // such as `en_US`
   }
-  const texts = { ...TEXTS, ...own };
   const plural = new Intl.PluralRules(lang);
   const relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
   return {
     _lang: lang,
 
     _text(key, values = {}) {
-      const text = texts[key];
+      const text = own?.[key] ?? TEXTS[key];
       const form = text[plural.select(values.n)] ?? text.other ?? text;
-      return form.replace(/{(\w+)}/g, (all, name) => values[name]?.toLocaleString(lang) ?? all);
+      return `${form}`.replace(/{(\w+)}/g, (all, name) => values[name]?.toLocaleString(lang) ?? all);
     },
 
     /** 7, or 99+ */
