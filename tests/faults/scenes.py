@@ -364,11 +364,13 @@ async def discarding_dead(scene: Scene, armed: Armed) -> None:
 
 async def administering(scene: Scene, armed: Armed) -> None:
     """An operator's process dies; the same again, by another one, ends where it should."""
-    await scene.dies(await scene.fork("administer", armed, recipient="ada"))
-    again = await scene.fork("administer", recipient="ada")
+    who = "grace"
+    await scene.dies(await scene.fork("administer", armed, recipient=who))
+    again = await scene.fork("administer", recipient=who)
     assert await again.ended() == 0
-    left = [name async for name in scene.client.scan_iter(f"*{scene.keys.namespace}*ada*")]
-    assert [name for name in left if not name.endswith(b":changes")] == []  # says that the inbox is gone
+    left = [name async for name in scene.client.scan_iter(f"*{{{scene.keys.namespace}:*{who}*")]
+    # `changes` says that the inbox is gone.
+    assert [name for name in left if not name.endswith(b":changes")] == []
     assert [name async for name in scene.client.scan_iter(scene.keys.device("*"))] == []
 
 
