@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Route, async_playwright
 
 from channels.in_app import InAppChannel
 from notifier.api.access import Access
@@ -171,11 +171,28 @@ async def unread(page: Page, count: int) -> None:
 
 
 @asynccontextmanager
+async def unanswered(page: Page, url: str) -> AsyncIterator[None]:
+    """The first request for it has no answer until the block ends."""
+    ended, aborted = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await ended.wait()
+        await route.abort()
+        aborted.set()
+
+    await page.route(url, hold, times=1)
+    yield
+    ended.set()
+    await aborted.wait()
+
+
+@asynccontextmanager
 async def open_stage(
     browser: Browser, redis_url: str, templates_folder: Path, *more: Channel, **environ: str
 ) -> AsyncIterator[Stage]:
     """Everything runs until the block ends. `more` are channels beside the inbox."""
     settings = Settings(redis_url=redis_url, templates=templates_folder, **QUICK)
+    before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(Site())
         serving = Serving(redis_url, {"NOTIFIER_CORS_ORIGINS": site.url, **environ})
@@ -202,6 +219,12 @@ async def open_stage(
             stop.set()
             await working
         assert stage.errors == []
+    begun = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if begun:  # must end: on a loop that all share, a task that waits for ever speaks up in a later test
+        _, pending = await asyncio.wait(begun, timeout=5)
+        for task in pending:
+            task.cancel()
+        assert not pending
 
 
 @pytest_asyncio.fixture(loop_scope="session")

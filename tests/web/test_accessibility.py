@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from tests.web.conftest import BELL, ENTRIES, Stage, connection, unread
+from tests.web.conftest import BELL, ENTRIES, Stage, connection, unanswered, unread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -255,12 +255,11 @@ async def test_right_to_left_is_a_mirror_image(stage: Stage) -> None:
 
 async def test_nothing_moves_for_who_asked_for_that(stage: Stage) -> None:
     page = await stage.open(reduced_motion="reduce")
-    await page.route("**/v1/inbox?*", lambda _: None)
-    await page.click(BELL)
-    await page.locator("notifier-inbox .bones").first.wait_for()
-    animations = "document.querySelector('notifier-inbox').shadowRoot.getAnimations().length"
-    assert await page.evaluate(animations) == 0
-    await page.unroute_all(behavior="ignoreErrors")
+    async with unanswered(page, "**/v1/inbox?*"):
+        await page.click(BELL)
+        await page.locator("notifier-inbox .bones").first.wait_for()
+        animations = "document.querySelector('notifier-inbox').shadowRoot.getAnimations().length"
+        assert await page.evaluate(animations) == 0
 
 
 async def test_in_forced_colors_what_is_unread_can_still_be_told(stage: Stage) -> None:

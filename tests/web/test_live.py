@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page
 
 from tests.support.waiting import until
-from tests.web.conftest import BELL, ENTRIES, Stage, connection, unread
+from tests.web.conftest import BELL, ENTRIES, Stage, connection, unanswered, unread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -249,13 +249,13 @@ async def test_a_request_that_nobody_answers_is_given_up_and_made_again(stage: S
     await page.add_init_script(
         "const { timeout } = AbortSignal; AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 60)"
     )
-    await page.route("**/v1/inbox/read", lambda _: None, times=1)
-    await page.goto(stage.site.url)
-    await connection(page, "live")
-    await page.click(BELL)
-    await page.locator(ENTRIES).hover()
-    await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()
-    await until(lambda: _is_read(stage, "like-0"))
+    async with unanswered(page, "**/v1/inbox/read"):
+        await page.goto(stage.site.url)
+        await connection(page, "live")
+        await page.click(BELL)
+        await page.locator(ENTRIES).hover()
+        await page.locator(ENTRIES).get_by_role("button", name="Mark as read").click()
+        await until(lambda: _is_read(stage, "like-0"))
 
 
 async def test_a_tab_that_was_asleep_catches_up(stage: Stage) -> None:
