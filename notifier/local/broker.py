@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +35,15 @@ _TRIES = 3
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses now; if there is one, below those that the system gives to
-    outgoing connections, of which one might take it before a server listens there."""
+    """A TCP port of 127.0.0.1 that nobody uses now, and that was not given just before.
+
+    If there is one, it is below those that the system gives to outgoing connections, of which one might take
+    it before a server listens there.
+    """
     for _ in range(100):
         port = _LOWEST_PORT + secrets.randbelow(_EPHEMERAL_PORTS - _LOWEST_PORT)
-        if not port_in_use(port):
+        if port not in _given and not port_in_use(port):
+            _given.append(port)
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -46,6 +51,7 @@ def free_port() -> int:
 
 
 _LOWEST_PORT, _EPHEMERAL_PORTS = 15_000, 32_768  # the latter begin there on Linux, and higher elsewhere
+_given: deque[int] = deque(maxlen=100)  # a server may be on its way to listen there
 
 
 def port_in_use(port: int) -> bool:
@@ -135,10 +141,16 @@ class EmbeddedBroker:
                 self._start_once()
                 return
             except BrokerUnavailable:
-                # Somebody may have taken the port between looking for it and starting there.
-                if not tries_left or not port_in_use(self.port):
+                # Somebody may have taken a port between looking for it and starting there.
+                if not tries_left or not any(map(port_in_use, self._ports())):
                     raise
-                self.port = free_port()
+                self._choose_ports()
+
+    def _ports(self) -> list[int]:
+        return [self.port]
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
 
     def _free_port(self) -> None:
         """Ends a server that still serves this folder on this port, since its parent was killed."""

@@ -89,7 +89,17 @@ class Server(EmbeddedBroker):
         self.options = dict(options or {})
         self.password: str | None = None
         self.tls = tls
-        self._tls_port = free_port() if tls else 0
+        self._tls_port = 0
+        self.bus_port = 0
+        self._choose_ports()
+
+    def _ports(self) -> list[int]:
+        return [port for port in (self.port, self._tls_port, self.bus_port) if port]
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
+        self._tls_port = free_port() if self.tls else 0
+        self.bus_port = free_port() if "cluster-enabled" in self.options else 0
 
     @property
     def service_port(self) -> int:
@@ -103,7 +113,8 @@ class Server(EmbeddedBroker):
         return {"tls-port": str(self._tls_port), **files, **choices}
 
     def _command(self) -> list[str]:
-        options = self.tls_options() | self.options
+        bus = {"cluster-port": str(self.bus_port)} if self.bus_port else {}
+        options = self.tls_options() | bus | self.options
         flags = chain.from_iterable((f"--{name}", value) for name, value in options.items())
         return [*super()._command(), *flags]
 
@@ -148,6 +159,10 @@ class Sentinel(Server):
         self.password = password
         self._primary = primary
         self._down_after_ms = down_after_ms
+
+    def _choose_ports(self) -> None:
+        super()._choose_ports()
+        (self.folder / "sentinel.conf").unlink(missing_ok=True)
 
     def _client(self) -> redis.Redis:
         return self.client()
@@ -376,7 +391,6 @@ def clustered(
                     binary,
                     {
                         "cluster-enabled": "yes",
-                        "cluster-port": str(free_port()),
                         "cluster-node-timeout": str(node_timeout_ms),
                         "repl-diskless-sync-delay": "0",
                         **({"tls-cluster": "yes"} if tls else {}),
@@ -399,7 +413,7 @@ def _meet(topology: Clustered) -> None:
         start, stop = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
         node.ask("CLUSTER", "ADDSLOTSRANGE", start, stop)
     for node in others:
-        node.ask("CLUSTER", "MEET", "127.0.0.1", first.port, first.options["cluster-port"])
+        node.ask("CLUSTER", "MEET", "127.0.0.1", first.port, first.bus_port)
     topology.wait_until_settled()
     for number, node in enumerate(topology.nodes[3:]):
         primary = topology.nodes[number]
