@@ -78,7 +78,7 @@ async def test_workers_killed_at_random_cost_only_repetitions(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
     work = Work(service, ledger, 1_500, people=60, kind="flaky")
-    limits = {"NOTIFIER_IN_HAND": "50", "NOTIFIER_LEASE_TTL": "1s"}
+    limits = {"NOTIFIER_IN_HAND": "50", "NOTIFIER_LEASE_TTL": "2s"}
     kills = 4
     with ExitStack() as stack:
         workers = [stack.enter_context(worker_process(service.url, tmp_path, **limits)) for _ in range(2)]
