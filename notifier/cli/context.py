@@ -76,8 +76,23 @@ def read_settings(*, serving: bool = False) -> Settings:
 
 
 def execute(running: Coroutine[Any, Any, _T]) -> _T:
+    """Runs it on a loop. Ctrl-C raises KeyboardInterrupt, whatever became of the work that it ended."""
     interruptible()
-    return asyncio.run(running)
+    return asyncio.run(_ended_by_cancelling(running))
+
+
+async def _ended_by_cancelling(running: Coroutine[Any, Any, _T]) -> _T:
+    from notifier.broker.cancelling import cancel_until_done
+
+    task = asyncio.ensure_future(running)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await cancel_until_done(task)
+        if not task.cancelled():
+            task.exception()  # nobody asks for it any more
+        raise
+    return task.result()
 
 
 def connected(settings: Settings, work: Callable[[Runtime], Awaitable[_T]]) -> _T:
