@@ -242,7 +242,7 @@ def test_control_c_while_a_command_is_loaded_is_as_quiet(loaded: str) -> None:
 
 
 async def _goes_on() -> None:
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 async def _fails() -> None:
@@ -265,7 +265,7 @@ def test_control_c_counts_although_one_cancellation_was_swallowed(
     async def deaf() -> None:
         signal.raise_signal(signal.SIGINT)
         with suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         await then()
 
     with pytest.raises(KeyboardInterrupt):
