@@ -18,7 +18,13 @@ from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from notifier.broker.dispatch import REFRESH_EVERY, Dispatch, Parcel
+from notifier.broker.dispatch import (
+    REFRESH_EVERY,
+    Dispatch,
+    Parcel,
+    nobody_answered,
+    patience_without_a_map,
+)
 from notifier.broker.failures import broker_errors, translate
 from notifier.broker.line import TIMEOUT, Argument, Command, Line, exchange, exchange_on_lent
 from notifier.broker.pulse import PATIENCE, Pulse
@@ -48,6 +54,7 @@ class Cluster:
         self.pulse = Pulse(self._answers)
         self._refreshed_at = 0.0
         self._must_refresh = True
+        self._said: list[str] = []
         self._refreshing = asyncio.Lock()
 
     async def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
@@ -60,11 +67,11 @@ class Cluster:
 
     async def _send(self, parcel: Parcel) -> list[Any]:
         async with self.pulse.watched(parcel.node):
-            return await self._ask(parcel.node, parcel.commands, self._timeout)
+            return await self._ask(parcel.node, parcel.commands)
 
-    async def _ask(self, node: Address, commands: Sequence[Command], timeout: float) -> list[Any]:
+    async def _ask(self, node: Address, commands: Sequence[Command]) -> list[Any]:
         with broker_errors():
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._timeout):
                 return await exchange_on_lent(self.pool(node), commands)
 
     async def _answers(self, node: Address) -> bool:
@@ -134,27 +141,42 @@ class Cluster:
             if self._is_time_to_refresh():
                 await self._refresh()
         if not self._slots.primaries:
-            raise BrokerUnavailable("the broker can't be reached: no node of the cluster answered")
+            raise nobody_answered(self._said)
 
     def _is_time_to_refresh(self) -> bool:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
 
     async def _refresh(self) -> None:
-        for node in sorted(self._slots.to_ask(), key=self.pulse.hung.__contains__):
-            try:
-                [reply] = await self._ask(node, [("CLUSTER", "SLOTS")], PATIENCE.total_seconds())
-            except BrokerError:
-                self._slots.silent([node])
-                continue
-            if isinstance(reply, list) and reply:  # and not an error: "cluster support disabled"
-                self._slots.learn(node, reply)
-                self._must_refresh = False
-                break
+        give_up = time.monotonic() + self._timeout
+        is_answered = await self._learn(PATIENCE.total_seconds())
+        if not is_answered and (left := patience_without_a_map(self._slots, give_up)):
+            await self._learn(left)
         self._refreshed_at = time.monotonic()
         gone = self._pools.keys() - self._slots.primaries
         await self.pulse.forget(*gone)
         for node in gone:
             await self._pools.pop(node).disconnect(inuse_connections=False)
+
+    async def _learn(self, patience: float) -> bool:
+        """Asks one node after the other for the slot map, until one answers. `patience` is for each, in
+        seconds."""
+        self._said = []
+        for node in sorted(self._slots.to_ask(), key=self.pulse.hung.__contains__):
+            try:
+                async with asyncio.timeout(patience):
+                    [reply] = await exchange_on_lent(self.pool(node), [("CLUSTER", "SLOTS")])
+                if isinstance(reply, RedisError):  # "cluster support disabled"
+                    raise reply
+            except (RedisError, OSError, TimeoutError) as error:
+                self._slots.silent([node])
+                self._said.append(f"{node}: {str(error) or type(error).__name__}")
+                continue
+            if reply:
+                self._slots.learn(node, reply)
+                self._must_refresh = False
+                return True
+            self._said.append(f"{node}: knows of no slots")
+        return False
 
     # Like redis.asyncio.Redis.
 

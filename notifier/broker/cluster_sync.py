@@ -14,7 +14,13 @@ from redis.connection import Connection, parse_url
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from notifier.broker.dispatch import REFRESH_EVERY, Dispatch, Parcel
+from notifier.broker.dispatch import (
+    REFRESH_EVERY,
+    Dispatch,
+    Parcel,
+    nobody_answered,
+    patience_without_a_map,
+)
 from notifier.broker.failures import translate
 from notifier.broker.line import Command
 from notifier.broker.line_sync import lent, read_replies, send
@@ -22,7 +28,7 @@ from notifier.broker.pulse import PATIENCE, PINGS, SLOW, is_hung
 from notifier.broker.slots import SlotMap
 from notifier.broker.url import Address, Location
 from notifier.broker.wire import connection_options, pool_options
-from notifier.errors import BrokerError, BrokerUnavailable
+from notifier.errors import BrokerError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 _LEFT_ALONE = 2.0  # seconds for which nobody waits for a node that hung; then one call sends it a PING
@@ -37,13 +43,14 @@ class SyncCluster:
         for mine in ("host", "port", "db"):
             options.pop(mine, None)
         self._options = pool_options(timeout, connections, is_async=False) | options
-        self._short = options | connection_options(PATIENCE, is_async=False)
+        self._plain = options
         self._timeout = timeout.total_seconds()
         self._hung_until: dict[Address, float] = {}
         self._pools: dict[Address, redis.BlockingConnectionPool] = {}
         self._slots = SlotMap(location.addresses)
         self._refreshed_at = 0.0
         self._must_refresh = True
+        self._said: list[str] = []
         self._changing, self._refreshing = threading.Lock(), threading.Lock()
 
     def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
@@ -120,9 +127,10 @@ class SyncCluster:
             pass  # who waits for it is told as much by their own connection
         return True
 
-    def _ask(self, node: Address, command: Command) -> Any:
+    def _ask(self, node: Address, command: Command, patience: timedelta = PATIENCE) -> Any:
         """The reply to what takes a node no time. Raises what redis-py does."""
-        connection = self._class(host=node.host, port=node.port, **self._short)
+        options = self._plain | connection_options(patience, is_async=False)
+        connection = self._class(host=node.host, port=node.port, **options)
         try:
             connection.connect()
             send(connection, [command])
@@ -151,22 +159,15 @@ class SyncCluster:
             finally:
                 self._refreshing.release()
         if not self._slots.primaries:
-            raise BrokerUnavailable("the broker can't be reached: no node of the cluster answered")
+            raise nobody_answered(self._said)
 
     def _is_time_to_refresh(self) -> bool:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
 
     def _refresh(self) -> None:
-        for node in sorted(self._slots.to_ask(), key=self._hung_until.__contains__):
-            try:
-                reply = self._ask(node, ("CLUSTER", "SLOTS"))
-            except (RedisError, OSError):
-                self._slots.silent([node])
-                continue
-            if isinstance(reply, list) and reply:
-                self._slots.learn(node, reply)
-                self._must_refresh = False
-                break
+        give_up = time.monotonic() + self._timeout
+        if not self._learn(PATIENCE) and (left := patience_without_a_map(self._slots, give_up)):
+            self._learn(timedelta(seconds=left))
         self._refreshed_at = time.monotonic()
         with self._changing:
             gone = [self._pools.pop(node) for node in self._pools.keys() - self._slots.primaries]
@@ -174,6 +175,25 @@ class SyncCluster:
                 self._hung_until.pop(node, None)
         for pool in gone:
             pool.disconnect(inuse_connections=False)
+
+    def _learn(self, patience: timedelta) -> bool:
+        """See `Cluster._learn`."""
+        self._said = []
+        for node in sorted(self._slots.to_ask(), key=self._hung_until.__contains__):
+            try:
+                reply = self._ask(node, ("CLUSTER", "SLOTS"), patience)
+                if isinstance(reply, RedisError):
+                    raise reply
+            except (RedisError, OSError) as error:
+                self._slots.silent([node])
+                self._said.append(f"{node}: {str(error) or type(error).__name__}")
+                continue
+            if reply:
+                self._slots.learn(node, reply)
+                self._must_refresh = False
+                return True
+            self._said.append(f"{node}: knows of no slots")
+        return False
 
     def close(self) -> None:
         with self._changing:

@@ -7,6 +7,7 @@ run, so it is left to the caller.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from redis.exceptions import (
 from notifier.broker.line import Command
 from notifier.broker.slots import SlotMap, key_of, slot_of
 from notifier.broker.url import Address
+from notifier.errors import BrokerUnavailable
 from notifier.keys import absent
 
 REFRESH_EVERY: Final = 0.2
@@ -30,6 +32,21 @@ REFRESH_EVERY: Final = 0.2
 
 _MOST_REDIRECTS: Final = 5
 _ASKING: Final[Command] = ("ASKING",)
+
+
+def patience_without_a_map(slots: SlotMap, give_up: float) -> float:
+    """Seconds for each node that is asked once more when none answered in time, until `give_up` on the
+    monotonic clock: a TLS handshake with a busy server may take long. 0 when there is a map to go on with."""
+    if slots.primaries:
+        return 0.0
+    return max(0.0, give_up - time.monotonic()) / len(slots.to_ask())
+
+
+def nobody_answered(said: Sequence[str]) -> BrokerUnavailable:
+    """`said` is what each node had to say instead of the slot map."""
+    return BrokerUnavailable(
+        f"the broker can't be reached: no node of the cluster answered: {'; '.join(said)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from notifier.broker import cluster, cluster_sync
 from notifier.errors import BrokerError, BrokerUnavailable
 from notifier.publisher import AsyncPublisher, Publisher
 from tests.support.service import ping
@@ -29,8 +30,21 @@ async def test_the_nodes_of_a_cluster_ask_for_a_password(tmp_path: Path) -> None
         for node in topology.nodes:
             node.lock("geheim")
         await _publishes(topology.url.replace("://", "://default:geheim@"))
-        with Publisher(topology.url) as publisher, pytest.raises(BrokerUnavailable):
+        why = rf"no node of the cluster answered: .*:{topology.nodes[0].port}: Authentication required"
+        with Publisher(topology.url) as publisher, pytest.raises(BrokerUnavailable, match=why):
             publisher.publish(ping("e", "u"))
+        async with AsyncPublisher(topology.url) as publisher:
+            with pytest.raises(BrokerUnavailable, match=why):
+                await publisher.publish(ping("e", "u"))
+
+
+async def test_nodes_that_answer_late_are_asked_once_more_by_those_who_know_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for client in (cluster, cluster_sync):
+        monkeypatch.setattr(client, "PATIENCE", timedelta(microseconds=1))
+    with clustered(tmp_path) as topology:
+        await _publishes(topology.url)
 
 
 async def test_servers_and_sentinels_ask_for_different_passwords(tmp_path: Path) -> None:
