@@ -223,9 +223,14 @@ class Deliveries:
     ) -> None:
         # Whoever died over this lane died over its head.
         messages = [Message.from_parked(item, key, owners if i == 0 else 1) for i, item in enumerate(items)]
-        # In hand still: it was just parked, and that the server knows it is not known here. To count it once
-        # more would take its place away for ever.
-        if any(message.id in before or message.id in partition.in_hand for message in messages):
+        # In hand still; to count it once more would take its place away for ever. Either we had the lane for
+        # long and are just done with it, or it was just parked, and that the server knows it is not known
+        # here: then it waits for the answer, and not until it is handed out anew.
+        if any(message.id in before for message in messages):
+            return
+        if any(message.id in partition.in_hand for message in messages):
+            partition.give_back(key)
+            self._consumer.commit(partition)
             return
         for message in messages:
             message.entry = DeliveryEntry.of(message.fields)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from notifier import delivering
+from notifier.broker import committer
 from notifier.broker.entries import Message
 from notifier.broker.leases import Lease
 from notifier.broker.partition import Partition
+from notifier.broker.scripts import Call, Caller, run_all
 from notifier.channel import TransientFailure
 from notifier.keys import Keys
 from notifier.lanes import Lanes
@@ -89,12 +94,40 @@ async def test_a_long_parked_lane_comes_out_in_order_and_without_pauses(service:
     post.answers[address_of("ada")] = [TransientFailure("451", retry_after=0.3)]
     async with service.worker([post], lease_ttl=timedelta(minutes=1), retry_max=timedelta(seconds=1)):
         await service.publish(*(ping(f"e{i}", "ada") for i in range(200)))
-        await until(service.parked)
+        await until(lambda: post.attempts)  # which parked the lane in the same step
         for i in range(200, 300):
             await service.publish(ping(f"e{i}", "ada"))
         await until(lambda: len(post.sent) == 300)
         await until(lambda: service.nothing_left("post"))
     assert post.sent_to(address_of("ada")) == [f"e{i}" for i in range(300)]
+
+
+async def test_a_lane_that_is_due_before_its_parking_is_known_here_is_not_left_until_it_is_handed_out_anew(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = ScriptedChannel()
+    post.answers[address_of("ada")] = [TransientFailure("451", retry_after=0.1)]
+    handed_out = asyncio.Event()
+
+    async def answered_late(caller: Caller, calls: Sequence[Call]) -> list[Any]:
+        replies = await run_all(caller, calls)
+        if post.attempts:
+            await handed_out.wait()
+        return replies
+
+    async def handing_out(caller: Caller, calls: Sequence[Call]) -> list[Any]:
+        replies = await run_all(caller, calls)
+        if any(rows for _, _, rows in replies):
+            handed_out.set()
+        return replies
+
+    monkeypatch.setattr(committer, "run_all", answered_late)
+    monkeypatch.setattr(delivering, "run_all", handing_out)
+    async with service.worker([post], lease_ttl=timedelta(minutes=5), retry_max=timedelta(seconds=1)):
+        await service.publish(ping("e0", "ada"))
+        await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+        await until(lambda: service.nothing_left("post"))
+    assert len(post.attempts) == 2
 
 
 async def test_many_parked_lanes_cost_no_pending_entry_and_no_place_in_hand(service: Service) -> None:

@@ -178,9 +178,11 @@ class Partition:
         self._parked(lane, due_ms)
 
     def give_back(self, lane: bytes) -> None:
-        """A parked lane that was handed out to us was not tried; the next owner may at once."""
+        """A parked lane that was handed out to us was not tried; whoever asks next may at once."""
         self.operations += ("back", lane)
         self.asked += 1
+        self._last_of_lists = self.asked
+        self._parked(lane, 0)
 
     def park(self, lane: bytes, entry_id: bytes, item: bytes, due_ms: int | None) -> None:
         """Moves an entry to the end of its lane's list. Without `due_ms` the lane is parked already."""
