@@ -17,9 +17,9 @@ import structlog
 from notifier import metrics
 from notifier.broker.connection import Client
 from notifier.broker.entries import MalformedEntry
-from notifier.broker.scripts import ask
+from notifier.broker.scripts import Call, ask, run_all, script
 from notifier.dead_letters import ALERT_TYPE, split
-from notifier.errors import NotifierError
+from notifier.errors import BrokerError, NotifierError
 from notifier.keys import Keys
 from notifier.publisher import AsyncPublisher
 from notifier.uuid7 import uuid7
@@ -57,8 +57,8 @@ class Alerter:
         pause = min(_LONGEST_PAUSE, self._interval / 4).total_seconds()
         while True:
             try:
-                for queue, counts in (await self._unalerted()).items():
-                    await self._alert(queue, counts)
+                for queue in await self._unalerted():
+                    await self.tell(queue)
             except NotifierError as error:
                 log.warning("alert_failed", error=str(error))
             await asyncio.sleep(pause)
@@ -74,11 +74,15 @@ class Alerter:
                     found.setdefault(queue, {})[partition] = int(count)
         return found
 
-    async def _alert(self, queue: str, counts: dict[int, int]) -> None:
+    async def tell(self, queue: str) -> None:
+        """Publishes an alert of the queue's dead, unless there was one within the interval."""
         gate = self._keys.alert(queue)
         interval_ms = int(self._interval / timedelta(milliseconds=1))
         [opened] = await ask(self._client, ("SET", gate, "", "NX", "PX", interval_ms))
         if not opened:
+            return
+        counts = (await self._unalerted()).get(queue)  # anew: another may have told of them meanwhile
+        if not counts:
             return
         errors, since_ms = await self._errors(queue, counts)
         total = sum(counts.values())
@@ -96,8 +100,11 @@ class Alerter:
             raise
         metrics.ALERTS.labels(queue).inc()
         log.error("dead_deliveries", queue=queue, count=total, since=since)
-        down = [("HINCRBY", self._keys.unalerted(p), queue, -count) for p, count in counts.items()]
-        await ask(self._client, *down)
+        down = script("alerted")
+        calls = [Call(down, (self._keys.unalerted(p),), (queue, count)) for p, count in counts.items()]
+        for reply in await run_all(self._client, calls):
+            if isinstance(reply, BrokerError):
+                raise reply
 
     async def _errors(self, queue: str, counts: dict[int, int]) -> tuple[list[dict[str, Any]], int]:
         """How often which error, of a sample of the newest, and when the oldest of them died (ms)."""

@@ -55,7 +55,8 @@ async def alerter(
 
 
 async def bury(service: Service, count: int, error: str = "PermanentFailure", queue: str = "post") -> None:
-    """As the commit of a second try that failed does it."""
+    """As the commit of a second try that failed does it; all at once, so that an alert tells of all."""
+    commit = service.client.pipeline(transaction=True)
     for i in range(count):
         p = i % service.keys.partitions
         fields = {
@@ -66,8 +67,9 @@ async def bury(service: Service, count: int, error: str = "PermanentFailure", qu
             "first": 1_000 + i,
             "last": 2_000,
         }
-        await service.client.xadd(service.keys.dead(queue, p), fields)  # type: ignore[arg-type]
-        await service.client.hincrby(service.keys.unalerted(p), queue, 1)
+        commit.xadd(service.keys.dead(queue, p), fields)  # type: ignore[arg-type]
+        commit.hincrby(service.keys.unalerted(p), queue, 1)
+    await commit.execute()
 
 
 async def unalerted(service: Service, queue: str = "post") -> int:
@@ -124,6 +126,34 @@ async def test_several_workers_send_one_alert_between_them(service: Service) -> 
         await bury(service, 1)
         await until(lambda: _published(service, 2))
     assert [alert["count"] for alert in await alerts(service)] == [4, 1]
+
+
+async def test_what_another_has_told_of_meanwhile_is_not_told_again(service: Service) -> None:
+    await bury(service, 4)
+    hour = timedelta(hours=1)
+    async with AsyncPublisher(service.url) as publisher:
+        late, early = (
+            Alerter(service.client, service.keys, publisher, ["post"], [OPS], interval=hour) for _ in range(2)
+        )
+        await early.tell("post")
+        await service.client.delete(service.keys.alert("post"))  # so long it stood still
+        await late.tell("post")  # it had seen them before
+    assert [alert["count"] for alert in await alerts(service)] == [4]
+    assert await unalerted(service) == 0
+
+
+async def test_what_two_tell_of_takes_nothing_off_the_count_of_the_next(service: Service) -> None:
+    class Standing(AsyncPublisher):
+        async def publish(self, event: Any) -> Any:
+            for p in range(service.keys.partitions):  # meanwhile another told of them
+                await service.client.hset(service.keys.unalerted(p), "post", 0)  # type: ignore[arg-type, misc]
+            return await super().publish(event)
+
+    await bury(service, 4)
+    async with Standing(service.url) as publisher:
+        alerter = Alerter(service.client, service.keys, publisher, ["post"], [OPS], timedelta(hours=1))
+        await alerter.tell("post")
+    assert await unalerted(service) == 0
 
 
 async def test_a_count_is_not_lost_when_the_alert_can_not_be_published(service: Service) -> None:
