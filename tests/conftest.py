@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+from hypothesis import HealthCheck, settings
 
 from notifier.broker.connection import connect
 from notifier.keys import Keys
@@ -16,6 +17,15 @@ from notifier.local.broker import EmbeddedBroker
 from notifier.recipients import Recipients, Suppressions
 from tests.support.channels import ScriptedChannel
 from tests.support.service import Service, open_service
+
+# A machine that stands still for a moment is no fault of an example.
+settings.register_profile(
+    "patient",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from tests.support.waiting import until
 
 ADA = address_of("ada")
 ALL = ["router", "post", "dead_letters"]
+LONG = timedelta(seconds=10)
+"""A lease that outlives a machine that stands still: a take-over would repeat what is counted."""
 
 
 async def test_the_second_try_comes_after_the_delay_and_may_work(
@@ -27,7 +29,7 @@ async def test_the_second_try_comes_after_the_delay_and_may_work(
         await until(lambda: post.sent_to(ADA) == ["e0"])
         await until(lambda: service.nothing_left("post", "post:dlq"))
     first, second = post.attempts
-    assert second.at - first.at >= 0.7
+    assert second.at - first.at >= 0.69  # the server counts in whole milliseconds of a clock of its own
     assert (first.number, second.number) == (1, 2)
     assert await service.entries("post", "dead") == []
 
@@ -74,7 +76,10 @@ async def test_second_tries_are_shared_between_workers(service: Service, post: S
     people = [f"u{i}" for i in range(40)]
     for u in people:
         post.answers[address_of(u)] = [PermanentFailure("550")]
-    async with service.worker([post], ALL), service.worker([post], ALL):
+    async with (
+        service.worker([post], ALL, lease_ttl=LONG),
+        service.worker([post], ALL, lease_ttl=LONG),
+    ):
         await until(lambda: _owners(service, 2))
         await service.publish(*(ping(f"e-{u}", u) for u in people))
         await until(lambda: len(post.sent) == 40)
@@ -110,7 +115,7 @@ async def test_a_stop_in_the_middle_of_second_tries_repeats_none(
     people = [f"u{i}" for i in range(30)]
     for u in people:
         post.answers[address_of(u)] = [PermanentFailure("550"), PermanentFailure("550")]
-    async with service.worker([post], ALL) as worker:
+    async with service.worker([post], ALL, lease_ttl=LONG) as worker:
         await service.publish(*(ping(f"e-{u}", u) for u in people))
         await until(lambda: len(post.attempts) > 40)
         await worker.stop()

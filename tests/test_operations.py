@@ -334,7 +334,7 @@ async def test_a_rate_is_kept(client: redis.asyncio.Redis) -> None:
         await _bury(client, recipient=f"u{number}")
     started = time.monotonic()
     await mend_all(client, KEYS, "redrive", find(client, KEYS, Selection(QUEUES)), rate=40)
-    assert 0.2 <= time.monotonic() - started < 2
+    assert 0.2 <= time.monotonic() - started < 8  # one a second would take longer
 
 
 async def test_what_is_read_at_a_time_is_bounded_in_bytes(client: redis.asyncio.Redis) -> None:

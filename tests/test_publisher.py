@@ -323,7 +323,7 @@ async def test_five_hundred_tasks_share_one_publisher(url: str) -> None:
 def test_fsync_returns_when_the_event_is_on_the_disk(tmp_path: Path) -> None:
     with (
         EmbeddedBroker(tmp_path, persistent=True) as broker,
-        Publisher(broker.url, durability="fsync") as publisher,
+        Publisher(broker.url, durability="fsync", timeout=timedelta(seconds=20)) as publisher,
     ):
         publisher.publish_many([ping(f"e{i}") for i in range(10)])
         broker.kill()
@@ -352,8 +352,11 @@ def test_fsync_on_a_server_that_keeps_nothing_is_refused_before_anything_is_take
     assert events_of(url) == []
 
 
-def test_replicas_without_a_replica_is_an_error_and_the_repetition_is_a_duplicate(url: str) -> None:
-    with Publisher(url, durability="replicas", timeout=timedelta(seconds=0.7)) as publisher:
+def test_replicas_without_a_replica_is_an_error_and_the_repetition_is_a_duplicate(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Publisher(url, durability="replicas") as publisher:
+        monkeypatch.setattr(publisher, "_timeout_ms", 200)  # long before the connection gives up
         with pytest.raises(BrokerUnavailable, match="not confirmed as replicas"):
             publisher.publish(ping("e1"))
         with pytest.raises(BrokerUnavailable, match="not confirmed"):

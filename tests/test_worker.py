@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from notifier.bootstrap import open_runtime, open_templates, open_worker
 from notifier.channel import Channel, PermanentFailure, TransientFailure
@@ -17,7 +18,7 @@ from notifier.worker import Worker, chosen_roles
 from tests.support.channels import ScriptedChannel
 from tests.support.servers import redis_server
 from tests.support.service import Service, address_of, open_service, ping, write_types
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 CHANNELS = {"post": ScriptedChannel("post"), "pigeon": ScriptedChannel("pigeon")}
 
@@ -119,17 +120,23 @@ async def test_a_worker_starts_and_works_off_a_server_at_its_memory_limit(servic
 
 
 async def test_a_template_that_is_added_while_it_runs_is_picked_up(service: Service) -> None:
-    post = ScriptedChannel()
-    async with service.worker([post], ["all"], dlq_delay=timedelta(seconds=2)):  # it looks once a second
-        (service.templates / "news").mkdir()
-        (service.templates / "news" / "event.toml").write_text("")
-        await service.publish(ping("e0", "ada", type="news"))
-        await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+    post, news = ScriptedChannel(), service.templates.with_name("news")
+    with structlog.testing.capture_logs() as lines:
+        async with service.worker([post], ["router", "post"]):
+            news.mkdir()
+            (news / "event.toml").write_text("")
+            news.rename(service.templates / "news")  # at once: it may look at any time
+            await until(lambda: any(line["event"] == "templates_reloaded" for line in lines))
+            await service.publish(ping("e0", "ada", type="news"))
+            await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
 
 
 async def test_two_workers_in_one_process_stop_one_after_the_other(service: Service) -> None:
-    post = ScriptedChannel()
-    async with service.worker([post], ["all"]) as one, service.worker([post], ["all"]):
+    post, long = ScriptedChannel(), timedelta(seconds=10)  # a take-over would repeat what is counted
+    async with (
+        service.worker([post], ["all"], lease_ttl=long) as one,
+        service.worker([post], ["all"], lease_ttl=long),
+    ):
         await service.publish(*(ping(f"e{i}", f"u{i}") for i in range(50)))
         await one.stop()
         await until(lambda: len(post.sent) == 50)
@@ -163,7 +170,7 @@ async def test_a_worker_that_is_cancelled_ends_although_a_part_of_it_swallows_th
         running = asyncio.create_task(worker.run(asyncio.Event()))
         await until(lambda: worker.serving)
         running.cancel()
-        done, _ = await asyncio.wait([running], timeout=5)
+        done, _ = await asyncio.wait([running], timeout=DEADLINE)
         over.set()  # so that it ends in any case
         await asyncio.wait([running])
         assert done == {running}

@@ -35,16 +35,14 @@ async def test_a_list_of_which_a_part_was_accepted_can_be_repeated_with_its_ids(
         assert response.status_code == 429
         *told, refused = response.json()["events"]
         assert refused["error"]["field"] == "type"
-        first = pairs(redis_url)
+        first = [pair for pair in pairs(redis_url) if pair[0] != "e0"]
         with redis.Redis.from_url(redis_url) as broker:
             for queue in broker.scan_iter("*:events"):
                 broker.xtrim(queue, maxlen=0, approximate=False)  # as when a worker has caught up
         again = [event | {"id": one["id"]} for event, one in zip(events, told, strict=True)]
         repeated = await client.post("/v1/events", json=again)
         assert repeated.status_code == 202
-    assert sorted(first[1:] + pairs(redis_url)) == sorted(
-        (event["id"], event["recipient"]) for event in again
-    )
+    assert sorted(first + pairs(redis_url)) == sorted((event["id"], event["recipient"]) for event in again)
 
 
 async def test_a_full_broker_is_503_and_takes_nothing(api: Api, redis_url: str) -> None:

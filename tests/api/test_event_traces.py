@@ -31,8 +31,12 @@ async def test_where_each_delivery_stands_and_how_it_got_there(
         await service.publish(event)
         waiting = await trace()
         assert waiting["ada"] == {"recipient": "ada", "deliveries": [], "steps": []}
+
+        async def is_over() -> bool:
+            return len(post.sent) == 1 and bool((await trace())["ben"]["deliveries"])
+
         async with service.worker([post]):
-            await until(lambda: len(post.sent) == 1)
+            await until(is_over)
 
     found = await trace()
     [delivery] = found["ada"]["deliveries"]

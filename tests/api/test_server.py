@@ -19,12 +19,14 @@ import httpx
 import pytest
 import redis
 
+from notifier.api.server import DRAIN
 from notifier.broker.connection import connect
-from notifier.local.broker import EmbeddedBroker, end_with_parent, free_port
+from notifier.local.broker import end_with_parent, free_port
 from notifier.operations import partitions
 from tests.api.conftest import ENVIRON, PUBLISH
 from tests.api.events import pairs
 from tests.api.raw import Wire, head, wire
+from tests.live.brokers import DurableBroker
 from tests.support.proxy import open_proxy
 from tests.support.waiting import until
 
@@ -41,7 +43,8 @@ class Server:
     log: Path
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, self.log.read_text().splitlines()) if line["event"] == event]
+        whole = self.log.read_text().rpartition("\n")[0]  # and not half of the one that is being written
+        return [line for line in map(json.loads, whole.splitlines()) if line["event"] == event]
 
     @property
     def url(self) -> str:
@@ -168,7 +171,7 @@ async def test_at_the_end_what_has_come_is_answered(number: int, tmp_path: Path,
 async def test_an_idle_connection_does_not_hold_up_the_end(tmp_path: Path, redis_url: str) -> None:
     async with started(redis_url, tmp_path) as (server, client):
         await client.get("/livez")  # the client keeps its connection
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(DRAIN / 2):
             server.process.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
 
@@ -228,7 +231,7 @@ async def test_killed_while_it_publishes_a_repetition_completes_the_request(
 
 @pytest.mark.slow
 async def test_a_broker_that_dies_and_comes_back(tmp_path: Path) -> None:
-    with EmbeddedBroker(tmp_path / "broker", persistent=True, port=free_port()) as broker:
+    with DurableBroker(tmp_path / "broker", persistent=True, port=free_port()) as broker:
         async with started(broker.url, tmp_path) as (_, client):
             assert (await client.post("/v1/events", json=EVENTS)).status_code == 202
             broker.kill()

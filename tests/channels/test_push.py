@@ -600,7 +600,10 @@ def web_push_testing() -> Iterator[str]:
 
 
 async def test_another_implementation_takes_our_token_and_decrypts(web_push_testing: str) -> None:
-    async with httpx.AsyncClient(base_url=web_push_testing, trust_env=False) as browser, push() as channel:
+    async with (
+        httpx.AsyncClient(base_url=web_push_testing, timeout=20, trust_env=False) as browser,
+        push() as channel,
+    ):
         options = {"userVisibleOnly": "true", "applicationServerKey": KEYS.public}
         data: dict[str, Any] = (await browser.post("/subscribe", json=options)).json()["data"]
         client = data.pop("clientHash")

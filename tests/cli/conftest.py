@@ -94,7 +94,7 @@ class Process(subprocess.Popen[str]):
         assert self.poll() is None, self.log.read_text()
 
     def finished(self) -> Outcome:
-        out, _ = self.communicate(timeout=15)
+        out, _ = self.communicate(timeout=30)
         return Outcome(self.returncode, out, self.log.read_text())
 
 
@@ -149,7 +149,7 @@ def start(redis_url: str, templates_folder: Path, tmp_path: Path) -> Iterator[St
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

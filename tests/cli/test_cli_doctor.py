@@ -46,8 +46,9 @@ def mail() -> Iterator[str]:
     """A mail server on this machine that wants a login; `user:password@` goes before it."""
     port = free_port()
     controller = Controller(
-        _Sink(), hostname="127.0.0.1", port=port, authenticator=_OneUser(), auth_require_tls=False
-    )
+        _Sink(), hostname="127.0.0.1", port=port, authenticator=_OneUser(), auth_require_tls=False,
+        ready_timeout=20,
+    )  # fmt: skip
     controller.start()
     yield f"127.0.0.1:{port}"
     controller.stop()
@@ -92,7 +93,7 @@ def test_a_healthy_installation_has_nothing_to_mend(
             told = outcomes[-1].json
             return not told["errors"] and not told["warnings"] and "leases" in found(outcomes[-1], "ok")
 
-        wait_for(is_well, "nothing to mend", 15)
+        wait_for(is_well, "nothing to mend", 35)
         outcome = outcomes[-1]
         assert outcome.code == 0
         everything = found(outcome, "ok")
@@ -349,7 +350,7 @@ def test_on_a_terminal_of_80_columns_no_line_is_longer(start: Start) -> None:
             break
         shown += piece
     os.close(ours)
-    assert process.wait(15) == 1
+    assert process.wait(30) == 1
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
     assert len(lines) > 20
     assert max(map(len, lines)) <= 80

@@ -213,6 +213,7 @@ def test_sigterm_while_a_service_is_loaded_ends_it_cleanly(command: str) -> None
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        pipesize=4_096,  # it waits until its lines are read, and so can't be done before it gets the signal
     )
     assert process.stderr
     with process, process.stderr as said:

@@ -58,7 +58,7 @@ def test_it_lives_is_ready_and_tells_its_metrics(start: Any, waiting: Any) -> No
         assert client.get("/v1/queues").status_code == 404
         assert client.post("/livez").status_code == 405
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(10) == 0
+    assert worker.wait(20) == 0
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_while_it_drains_it_lives_and_is_not_ready(
         waiting(lambda: client.get("/readyz").status_code == 503, "it is not ready any more")
         assert client.get("/livez").status_code == 200
         (tmp_path / "gate").touch()
-        assert worker.wait(10) == 0
+        assert worker.wait(20) == 0
 
 
 @pytest.mark.slow

@@ -225,7 +225,11 @@ async def is_seen(service: Installed) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
         for scaled in of_kind(docs, "ScaledObject"):
             scaler = Autoscaler(scaled, service.cluster.resolve, speed=1)
-            assert await scaler.signals(client) == [0, 0]
+
+            async def is_at_rest(scaler: Autoscaler = scaler) -> bool:
+                return await scaler.signals(client) == [0, 0]
+
+            await until(is_at_rest)  # a worker commits a moment after what it sent has arrived
         for kind, endpoints in (("ServiceMonitor", "endpoints"), ("PodMonitor", "podMetricsEndpoints")):
             [monitor] = of_kind(docs, kind)
             [endpoint] = monitor["spec"][endpoints]

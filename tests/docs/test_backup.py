@@ -85,7 +85,11 @@ async def _delivers(folder: Path, url: str, later: dict[str, list[str]]) -> None
     """All that was accepted before the backup, and the first of what came meanwhile for each recipient."""
     folder.mkdir()
     write_types(folder / "types")
-    with redis.Redis.from_url(url) as client, worker_process(url, folder) as worker:
+    with (
+        redis.Redis.from_url(url) as client,
+        # A lease that ran out while the machine stood still would make it deliver some twice.
+        worker_process(url, folder, NOTIFIER_LEASE_TTL="1m") as worker,
+    ):
         await until(lambda: _is_empty(client))
         worker.terminate()
         worker.wait(20)

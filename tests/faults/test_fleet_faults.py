@@ -31,15 +31,15 @@ async def test_from_one_worker_to_four_to_two_under_load_nothing_comes_twice(
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
     work = Work(service, ledger, 4_000, people=100)
+    limits = {"NOTIFIER_LEASE_TTL": "5s"}  # or a machine that stands still for two hands leases over
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker_process(service.url, tmp_path, NOTIFIER_LEASE_TTL="2s"))]
+        # Not so quick that it is done with everything before the others have started.
+        slowly = limits | {"NOTIFIER_CONCURRENCY": "20"}
+        workers = [stack.enter_context(worker_process(service.url, tmp_path, **slowly))]
         await is_serving(service)
         await work.publish()
         await work.reaches(100)
-        workers += [
-            stack.enter_context(worker_process(service.url, tmp_path, NOTIFIER_LEASE_TTL="2s"))
-            for _ in range(3)
-        ]
+        workers += [stack.enter_context(worker_process(service.url, tmp_path, **limits)) for _ in range(3)]
         await is_serving(service, workers=4)
         assert work.done() < 4_000
         for worker in workers[:2]:

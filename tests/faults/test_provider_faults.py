@@ -150,7 +150,7 @@ async def test_when_everyone_is_greylisted_memory_stays_flat_and_who_is_not_does
         await until(lambda: _has_parked(service, count), deadline=40)
         assert _messages() <= 3 * in_hand
         await service.publish(ping("welcome", "newcomer"))
-        await until(lambda: (address_of("newcomer"), "welcome") in mailbox.taken, deadline=5)
+        await until(lambda: (address_of("newcomer"), "welcome") in mailbox.taken)
         mailbox.taken.clear()
         mailbox.always.clear()
         await load.is_delivered()
@@ -173,7 +173,7 @@ async def test_an_address_that_takes_long_holds_up_no_other(service: Service) ->
         await service.publish(*(ping(f"s{i}", "slow") for i in range(30)))
         await until(lambda: post.at_once == 1)
         await service.publish(*(ping(f"e{i}", u) for i, u in enumerate(PEOPLE)))
-        await until(lambda: len(post.sent) == len(PEOPLE), deadline=5)
+        await until(lambda: len(post.sent) == len(PEOPLE))
         assert post.sent_to(address_of("slow")) == []
         gate.set()
         await until(lambda: len(post.sent_to(address_of("slow"))) == 30)

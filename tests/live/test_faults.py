@@ -14,7 +14,7 @@ from notifier.broker.connection import connect
 from notifier.broker.scripts import ask
 from notifier.inbox import Inbox
 from notifier.live import Live, feed, wake_ups
-from notifier.local.broker import EmbeddedBroker
+from tests.live.brokers import DurableBroker
 from tests.live.client import KEYS, Browser, all_of, content, entry, following, opened
 from tests.support.proxy import open_proxy
 from tests.support.topologies import Server
@@ -109,7 +109,7 @@ async def test_a_server_that_is_away_for_a_while(redis_url: str) -> None:
 
 
 async def test_a_server_that_is_killed_and_comes_back_with_its_data(tmp_path: Path) -> None:
-    with EmbeddedBroker(tmp_path, persistent=True) as broker:
+    with DurableBroker(tmp_path, persistent=True) as broker:
         added: list[list[str]] = [[] for _ in range(PEOPLE)]
         async with opened(broker.url) as (live, inbox):
             async with browsing(live, inbox) as browsers:

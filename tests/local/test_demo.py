@@ -178,10 +178,10 @@ def test_a_signal_ends_it_and_all_that_it_started(tmp_path: Path, number: signal
 @pytest.mark.slow
 def test_the_broker_dies_with_a_demo_that_is_killed(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        wait_until(lambda: children(process.pid), 10)
+        wait_until(lambda: children(process.pid), 20)
         [broker] = children(process.pid)
         process.kill()
-        wait_until(lambda: not is_running(broker), 2)
+        wait_until(lambda: not is_running(broker), 20)
 
 
 @pytest.mark.slow

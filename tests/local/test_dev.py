@@ -157,17 +157,24 @@ async def test_a_broken_template_is_told_and_the_last_good_one_stays(
     template = copy / "like" / "push.jinja"
     async with running(tmp_path, port, copy) as told:
         good = template.read_text()
-        template.write_text(good.replace("endblock", "endblok", 1))
+        _rewrite(template, good.replace("endblock", "endblok", 1))
         await until(lambda: told.arrived("trouble"))
         [(_, who, text)] = told.arrived("trouble")
         assert (who, text.partition(" is broken: ")[0]) == ("template", "like/push.jinja:1")
         assert text.endswith("; a version that worked stays in use")
         await publish(told.url)
         await until(lambda: told.arrived("push"))
-        template.write_text(good.replace("liked", "really liked"))
+        _rewrite(template, good.replace("liked", "really liked"))
         await until(lambda: len([one for one in told.arrived("note") if one[1] == "templates"]) == 2)
         await publish(told.url, id="like-2")
         await until(lambda: ("push", "ada", "Bob really liked your photo") in told.arrived("push"))
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """In one step: the worker may look at any time."""
+    new = path.with_name(f".{path.name}")
+    new.write_text(text)
+    new.replace(path)
 
 
 async def test_a_failure_is_told_all_the_way_to_the_alert(
@@ -374,7 +381,7 @@ def test_killed_it_leaves_no_broker_and_starts_again_with_its_data(tmp_path: Pat
             client.execute_command("WAITAOF", 1, 0, 5_000)
         dev.process.kill()
         dev.end()
-        end = time.monotonic() + 2
+        end = time.monotonic() + 20
         while any(port_in_use(port + number) for number in range(PORTS)):
             assert time.monotonic() < end, "something stayed behind"
             time.sleep(0.01)

@@ -42,10 +42,11 @@ class Collector:
     def take(self, body: bytes) -> None:
         request = ExportTraceServiceRequest.FromString(body)
         self.raw += body
+        spans = []
         for group in request.resource_spans:
             about = _plain(group.resource.attributes)
-            for scope in group.scope_spans:
-                self.spans += [_span(one, about) for one in scope.spans]
+            spans += [_span(one, about) for scope in group.scope_spans for one in scope.spans]
+        self.spans += spans  # at once: a test looks meanwhile
 
     def of(self, trace: str) -> dict[str, list[CollectedSpan]]:
         """The spans of a trace by their names."""

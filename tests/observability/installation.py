@@ -53,7 +53,7 @@ _SETTINGS = {
     "NOTIFIER_API_KEYS": f"publish:{KEY}",
     "NOTIFIER_METRICS_OPEN": "true",
     "NOTIFIER_PARTITIONS": "4",
-    "NOTIFIER_LEASE_TTL": "1s",
+    "NOTIFIER_LEASE_TTL": "5s",  # no lease may run out while the machine stands still for a moment
     "NOTIFIER_RETRY_BASE": "1h",
     "NOTIFIER_DLQ_DELAY": "1h",
     "NOTIFIER_LOG_LEVEL": "warning",

@@ -71,7 +71,7 @@ def begin(installation: Installation, folder: Path) -> Story:
     installation.publish(3)
     before = installation.until(
         lambda seen: (
-            seen.total("notifier_delivery_seconds_count") == 3
+            seen.total("notifier_delivery_seconds_count") >= 3
             and seen.is_served
             and not seen.most("notifier_queue_oldest_seconds")
         ),
@@ -105,7 +105,13 @@ def test_a_provider_that_is_away(installation: Installation, tmp_path: Path) -> 
     story = begin(installation, tmp_path)
     installation.begin("away")
     installation.publish()
-    story.look(lambda seen: seen.most("notifier_breaker_open", queue="post"))
+    # A scrape sees the broker a moment before the breaker: maybe when nothing had been routed yet.
+    story.look(
+        lambda seen: (
+            seen.most("notifier_breaker_open", queue="post")
+            and seen.most("notifier_queue_entries", queue="post")
+        )
+    )
     installation.end("away")
     story.check(of_queue("NotifierBreakerOpen"), over=lambda seen: not seen.most("notifier_breaker_open"))
 
@@ -114,7 +120,7 @@ def test_a_breaker_that_holds_nothing_up_wakes_nobody(installation: Installation
     installation.start(*ALL)
     story = begin(installation, tmp_path)
     installation.begin("away")
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(UTC) + timedelta(seconds=3)  # time enough for the first attempt
     with Publisher(installation.url) as publisher:
         publisher.publish({"type": "like", "recipient": "u1", "data": {"text": "hello"}, "expires_at": soon})
     installation.until(lambda seen: seen.most("notifier_breaker_open"), "it opens")
@@ -142,7 +148,7 @@ def test_many_dead_letters(installation: Installation, tmp_path: Path) -> None:
     story = begin(installation, tmp_path)
     installation.begin("refuses")
     installation.publish(15)
-    story.look(lambda seen: seen.total("notifier_dead_letters_total") == 15)
+    story.look(lambda seen: seen.total("notifier_dead_letters_total") >= 15)
     story.check(of_queue("NotifierDeadLettersGrow"))
 
 
@@ -152,10 +158,10 @@ def test_a_few_dead_letters_among_many_deliveries_wake_nobody(
     installation.start(*ALL)
     story = begin(installation, tmp_path)
     installation.publish(800)
-    installation.until(lambda seen: seen.total("notifier_delivery_seconds_count") == 803, "delivered")
+    installation.until(lambda seen: seen.total("notifier_delivery_seconds_count") >= 803, "delivered")
     installation.begin("refuses")
     installation.publish(12)
-    story.look(lambda seen: seen.total("notifier_dead_letters_total") == 12)
+    story.look(lambda seen: seen.total("notifier_dead_letters_total") >= 12)
     story.check()
 
 
@@ -174,7 +180,7 @@ def test_most_attempts_fail(installation: Installation, tmp_path: Path) -> None:
     story = begin(installation, tmp_path)
     installation.begin("busy")
     installation.publish(30)
-    story.look(lambda seen: seen.total("notifier_parked_total") == 30)
+    story.look(lambda seen: seen.total("notifier_parked_total") >= 30)  # chance may retry one at once
     story.check(of_channel("NotifierAttemptsFail"))
 
 
@@ -182,7 +188,7 @@ def test_a_template_that_does_not_render(installation: Installation, tmp_path: P
     installation.start(*ALL)
     story = begin(installation, tmp_path)
     installation.publish(other="the template wants `text`")
-    story.look(lambda seen: seen.total("notifier_failed_total", outcome="TemplateError") == 1)
+    story.look(lambda seen: seen.total("notifier_failed_total", outcome="TemplateError") >= 1)
     story.check(of_channel("NotifierTemplateErrors"))
 
 
@@ -235,10 +241,18 @@ def test_the_memory_of_the_broker_runs_out(installation: Installation, tmp_path:
     with redis.Redis.from_url(installation.url) as client:
         client.config_set("maxmemory", 100 * client.info("memory")["used_memory"])
         story = begin(installation, tmp_path)
-        client.config_set("maxmemory", round(1.15 * client.info("memory")["used_memory"]))
-        story.look()
+
+        def is_nearly_full(seen: Scrape) -> bool:
+            """What is used goes up and down, so the limit goes after it."""
+            used = seen.most("notifier_broker_memory_bytes", node="primary")
+            if seen.is_served and used > 0.85 * seen.most("notifier_broker_memory_limit_bytes"):
+                return True
+            client.config_set("maxmemory", round(1.1 * used))
+            return False
+
+        story.look(is_nearly_full)
         client.config_set("maxmemory", 100 * client.info("memory")["used_memory"])
-    story.check(Alert("NotifierBrokerMemory", (("node", "primary"),)))
+    story.check(Alert("NotifierBrokerMemory", (("node", "primary"),)), over=lambda seen: seen.is_served)
 
 
 def test_nobody_tells_what_lies_in_the_queues(installation: Installation, tmp_path: Path) -> None:

@@ -15,10 +15,14 @@ def test_the_sum_of_what_is_counted_and_the_maximum_of_what_is_seen_are_exact(
 ) -> None:
     workers = [installation.start("worker", "all") for _ in range(2)]
     installation.start("api")
-    shared = installation.until(
-        lambda seen: seen.is_served and seen.most("notifier_leases", queue="post") == 2, "they share"
+    installation.until(
+        lambda seen: (
+            seen.is_served
+            and seen.most("notifier_leases", queue="post") == 2
+            and seen.total("notifier_leases", queue="post") == 4
+        ),
+        "they share",
     )
-    assert shared.total("notifier_leases", queue="post") == 4
     installation.publish(EVENTS)
     seen = installation.until(
         lambda seen: (

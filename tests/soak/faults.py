@@ -54,7 +54,8 @@ class Faults:
                     return
                 except TimeoutError:
                     pass
-                self.allowed += await fault()
+                allowed = await fault()  # first: others add theirs meanwhile
+                self.allowed += allowed
                 self.done[getattr(fault, "__name__", "?").replace("_", " ")] += 1
 
     # Workers.
@@ -66,6 +67,8 @@ class Faults:
             owned = await service.owned_by(worker)
         except redis.RedisError:
             owned = set()
+        if worker not in service.workers:  # it had found no server as it started, and was replaced meanwhile
+            return 0
         worker.kill()
         worker.wait()
         killed_at = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from notifier.local.broker import free_port
 from notifier.local.listener import Listener
 
 
@@ -38,7 +39,8 @@ class Proxy:
         (self._after if after else self._before).append(request)
 
     async def start(self, port: int = 0) -> None:
-        await self._listener.open(port)
+        # A port of its own kind: while it is stopped, no connection that goes out is given this one.
+        await self._listener.open(port or free_port())
 
     async def stop(self) -> None:
         """Refuses new connections and cuts all that are open; `start(port)` brings it back."""

@@ -122,7 +122,10 @@ class Service:
             if await self.waiting(queue) or await self.parked(queue):
                 return False
             for p in range(self.keys.partitions):
-                for group in await self.client.xinfo_groups(self.keys.queue(queue, p)):
+                stream = self.keys.queue(queue, p)
+                if not await self.client.exists(stream):
+                    return False  # the worker has not come so far
+                for group in await self.client.xinfo_groups(stream):
                     if group["pending"]:
                         return False
         return True

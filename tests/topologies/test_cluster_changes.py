@@ -18,7 +18,7 @@ from tests.support.service import Service, address_of
 from tests.support.topologies import Clustered, Server, binary_of, clustered, wait
 from tests.support.waiting import until
 from tests.topologies.conftest import open_on
-from tests.topologies.traffic import PEOPLE, Traffic
+from tests.topologies.traffic import PEOPLE, Pulse, Traffic
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,9 @@ async def test_a_node_that_is_killed_is_replaced_and_the_others_do_not_wait_for_
 ) -> None:
     doomed = cluster.owner_of(service.keys.recipient("u0"))
     there = [u for u in PEOPLE if cluster.owner_of(service.keys.recipient(u)) is doomed]
-    timeout = timedelta(seconds=2)
+    timeout, machine = timedelta(seconds=2), Pulse()
     async with (
+        machine.beating(next(node for node in cluster.primaries() if node is not doomed)),
         AsyncPublisher(service.url, durability=durability, timeout=timeout) as publisher,
         AsyncPublisher(service.url, durability=durability, timeout=timeout) as other_publisher,
         service.worker([post], in_hand=IN_HAND),
@@ -65,7 +66,7 @@ async def test_a_node_that_is_killed_is_replaced_and_the_others_do_not_wait_for_
             await asyncio.to_thread(doomed.kill)
             killed = time.monotonic()
             await until(lambda: asyncio.to_thread(lambda: len(cluster.primaries()) == 3))
-            silence = elsewhere.longest_silence(killed)
+            silence = elsewhere.longest_silence(killed) - machine.longest_pause(killed)
             await asyncio.to_thread(_follow, doomed)  # what waits for a replica needs one
             await asyncio.gather(here.some_more(), elsewhere.some_more())
         await until(lambda: service.nothing_left("events", "post"))
@@ -100,7 +101,7 @@ async def test_slots_that_move_key_by_key_cost_nothing(
     async with service.worker([post], in_hand=IN_HAND):
         traffic = Traffic(service.publisher, post)
         async with traffic.flowing():
-            await traffic.some_more()
+            await traffic.some_more(400)  # which makes enough keys, whatever comes meanwhile
             start = time.monotonic()
             for partition in range(0, service.keys.partitions, 3):
                 steps = _steps(cluster, slot_of(service.keys.tag(partition)))

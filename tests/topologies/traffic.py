@@ -7,17 +7,62 @@ import itertools
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+
+import redis.asyncio
 
 from notifier.errors import BrokerError
 from notifier.publisher import AsyncPublisher
 from tests.support.channels import ScriptedChannel
 from tests.support.ledger import Line, Verdict, judge
 from tests.support.service import address_of, ping
+from tests.support.topologies import Server
 from tests.support.waiting import until
 
 PEOPLE = [f"u{i}" for i in range(60)]  # spread over all partitions, and so over all nodes
+
+
+class Pulse:
+    """Tells how long this machine stood still, for which the service is not to blame: on this event loop a
+    server that is well is asked for one answer after the other."""
+
+    def __init__(self) -> None:
+        self._answered = [time.monotonic()]
+
+    @asynccontextmanager
+    async def beating(self, server: Server) -> AsyncIterator[None]:
+        """While the block runs."""
+        stop = asyncio.Event()
+
+        async def beat(client: redis.asyncio.Redis) -> None:
+            while not stop.is_set():
+                await client.ping()
+                self._answered.append(time.monotonic())
+                try:
+                    async with asyncio.timeout(0.01):
+                        await stop.wait()
+                except TimeoutError:
+                    pass
+
+        async with (
+            redis.asyncio.Redis(port=server.port, password=server.password) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(beat(client))
+            try:
+                yield
+            finally:
+                stop.set()
+
+    def longest_pause(self, since: float) -> float:
+        """Seconds without an answer, after `since` on the monotonic clock, until now."""
+        return _longest_gap(since, self._answered)
+
+
+def _longest_gap(since: float, times: Iterable[float]) -> float:
+    found = [since, *(at for at in times if at > since), time.monotonic()]
+    return max(later - earlier for earlier, later in itertools.pairwise(found))
 
 
 class Traffic:
@@ -88,8 +133,7 @@ class Traffic:
 
     def longest_silence(self, since: float) -> float:
         """Seconds without any delivery, after `since` on the monotonic clock, until now."""
-        times = [since, *(line.at for line in self._sent() if line.at > since), time.monotonic()]
-        return max(later - earlier for earlier, later in itertools.pairwise(times))
+        return _longest_gap(since, (line.at for line in self._sent()))
 
     def report(self, what: str, since: float) -> None:
         verdict = self.verdict()

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, async_pla
 
 from channels.in_app import InAppChannel
 from notifier.api.access import Access
-from notifier.api.server import listen
 from notifier.bootstrap import open_runtime, open_worker
 from notifier.channel import Channel
 from notifier.inbox import Inbox
+from notifier.local.broker import free_port
 from notifier.publisher import AsyncPublisher
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
 from tests.api.conftest import Api, serving
 from tests.support.service import QUICK
+from tests.support.waiting import DEADLINE
 from tests.web.site import Site
 
 CHROMIUM = "/usr/bin/chromium"
@@ -75,8 +77,8 @@ class Serving:
     """The API on one port, which can be stopped and started again."""
 
     def __init__(self, redis_url: str, environ: dict[str, str]) -> None:
-        with listen("127.0.0.1", 0) as free:
-            self.port = free.getsockname()[1]
+        # While the API is away no connection that goes out is given this port, such as the page's to it.
+        self.port = free_port()
         self._redis_url = redis_url
         self._environ = environ
         self._stack = AsyncExitStack()
@@ -170,6 +172,12 @@ async def unread(page: Page, count: int) -> None:
     )
 
 
+async def stand_still(page: Page) -> None:
+    """From now on the page's timers wait for `page.clock.run_for`."""
+    await page.clock.install()
+    await page.clock.pause_at(datetime.now().astimezone() + timedelta(seconds=10))
+
+
 @asynccontextmanager
 async def unanswered(page: Page, url: str) -> AsyncIterator[None]:
     """The first request for it has no answer until the block ends."""
@@ -221,7 +229,7 @@ async def open_stage(
         assert stage.errors == []
     begun = asyncio.all_tasks() - before - {asyncio.current_task()}
     if begun:  # must end: on a loop that all share, a task that waits for ever speaks up in a later test
-        _, pending = await asyncio.wait(begun, timeout=5)
+        _, pending = await asyncio.wait(begun, timeout=DEADLINE)
         for task in pending:
             task.cancel()
         assert not pending

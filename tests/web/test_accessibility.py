@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from tests.web.conftest import BELL, ENTRIES, Stage, connection, unanswered, unread
+from tests.support.waiting import until
+from tests.web.conftest import BELL, ENTRIES, Stage, connection, stand_still, unanswered, unread
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -74,6 +75,7 @@ async def test_axe_finds_nothing(stage: Stage, scheme: Any) -> None:
 async def test_everything_can_be_done_with_the_keyboard(stage: Stage) -> None:
     await stage.fill(3)
     page = await stage.open()
+    await unread(page, 3)
 
     async def press(*keys: str) -> str:
         for key in keys:
@@ -103,7 +105,11 @@ async def test_everything_can_be_done_with_the_keyboard(stage: Stage) -> None:
     await unread(page, 1)
     await press("Escape")
     assert await page.locator(BELL).get_attribute("aria-expanded") == "false"
-    assert await page.evaluate(FOCUS) == "Notifications, 1 unread"
+
+    async def is_at_the_bell() -> bool:
+        return bool(await page.evaluate(FOCUS) == "Notifications, 1 unread")
+
+    await until(is_at_the_bell)  # for a moment the count may be that before the last mark
     assert await press("Tab") == "A button of the app"
 
 
@@ -132,15 +138,18 @@ async def test_what_arrives_is_said_politely_and_once(stage: Stage) -> None:
     await stage.publish(1)
     await live.filter(has_text="New notification: Bob liked your photo").wait_for()
     assert await live.evaluate("(e) => e.closest('[popover]')") is None  # one that is hidden says nothing
+    await stand_still(page)  # what comes within 0.3 s is said at once, however slow the machine is
     await stage.publish(2)
     await stage.publish(3)
+    await unread(page, 3)
+    await page.clock.run_for(300)
     await live.filter(has_text="2 new notifications").wait_for()
 
 
 async def test_names_and_roles(stage: Stage) -> None:
     await stage.fill(1)
     page = await stage.open()
-    assert await page.get_by_role("button", name="Notifications, 1 unread", expanded=False).count() == 1
+    await page.get_by_role("button", name="Notifications, 1 unread", expanded=False).wait_for()
     await page.click(BELL)
     dialog = page.get_by_role("dialog", name="Notifications")
     await dialog.get_by_role("listitem").wait_for()

@@ -45,7 +45,8 @@ async def page(browser: Browser, dev: Ready) -> AsyncIterator[Page]:
     tab.on("console", lambda line: errors.append(line.text) if "Content Security" in line.text else None)
     await tab.goto(dev.page_url)
     await tab.wait_for_function(
-        "() => [...document.querySelectorAll('notifier-inbox')].every((one) => one.connection === 'live')"
+        """() => { const all = [...document.querySelectorAll('notifier-inbox')];  // made by the page's script
+          return all.length && all.every((one) => one.connection === 'live'); }"""
     )
     yield tab
     await context.close()

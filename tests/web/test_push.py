@@ -20,7 +20,7 @@ from channels.push import open_channel
 from notifier.event import WebPushDevice
 from notifier.local.http import Response
 from notifier.local.push_service import PushService, vapid_keys
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 from tests.web.conftest import Stage, connection, open_stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -113,7 +113,7 @@ async def test_one_click_and_what_is_published_is_shown_by_the_worker(pushing: P
     await enable(pushing.page)
     assert await pushing.devices() == ["web_push"]
     await pushing.stage.publish(1)
-    push = await pushing.service.wait_for(lambda one: one.endpoint == pushing.device.endpoint)
+    push = await pushing.service.wait_for(lambda one: one.endpoint == pushing.device.endpoint, DEADLINE)
     await pushing.deliver(push.payload)
     await until(pushing.shown)
     [shown] = await pushing.shown()
@@ -197,7 +197,7 @@ async def test_a_subscription_that_the_browser_replaces_is_registered_again(push
     )
     assert await pushing.devices() == ["web_push", "web_push"]
     await pushing.stage.publish(1)
-    assert await pushing.service.wait_for(lambda one: one.endpoint == new.endpoint)
+    assert await pushing.service.wait_for(lambda one: one.endpoint == new.endpoint, DEADLINE)
 
 
 async def test_who_says_no_is_told_where_to_change_that(pushing: Pushing) -> None:
@@ -221,7 +221,8 @@ async def test_the_worker_that_an_app_has_for_its_pages_stays(pushing: Pushing) 
     worker = b"self.addEventListener('fetch', () => {});"
     pushing.stage.site.pages["/app-worker.js"] = Response(200, {"Content-Type": "text/javascript"}, worker)
     register = """() => { const policy = trustedTypes.createPolicy('app', { createScriptURL: (url) => url });
-      return navigator.serviceWorker.register(policy.createScriptURL('/app-worker.js')).then(() => true); }"""
+      return navigator.serviceWorker.register(policy.createScriptURL('/app-worker.js'))
+        .then(() => navigator.serviceWorker.ready).then(() => true); }"""
     other = await pushing.context.new_page()
     await other.goto(f"{pushing.stage.site.url}/?theme=light")
     await other.evaluate(register)
