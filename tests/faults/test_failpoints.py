@@ -47,9 +47,9 @@ _COMMITS = (
 
 CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
     "alerts.Alerter._unalerted": [("", scenes.mix)],
-    "alerts.Alerter._alert": [("", scenes.mix)],
-    "alerts.Alerter._alert#2": [("", scenes.alerting_in_vain)],
-    "alerts.Alerter._alert#3": [("", scenes.mix)],
+    "alerts.Alerter.tell": [("", scenes.mix)],
+    "alerts.Alerter.tell#2": [("", scenes.alerting_in_vain)],
+    "alerts.Alerter.tell#3": [("", scenes.mix)],
     "alerts.Alerter._errors": [("", scenes.mix)],
     "bootstrap.open_runtime": [("", scenes.mix)],
     "broker.committer.Committer._send": [
