@@ -216,6 +216,21 @@ async def test_a_list_that_could_not_be_loaded_comes_with_the_connection(stage: 
     await shows(page, 0)
 
 
+async def test_a_page_that_is_left_while_the_list_is_loaded_has_no_error_and_comes_back(stage: Stage) -> None:
+    await stage.fill(1)
+    page = await stage.open()
+    async with unanswered(page, "**/v1/inbox?*"):
+        await page.click(BELL)
+        await page.locator("notifier-inbox .bones").wait_for()
+        await page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
+        assert await page.evaluate("document.querySelector('notifier-inbox').counts") is None
+    await page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow'))")
+    await connection(page, "live")
+    await page.click(BELL)
+    await shows(page, 0)
+    assert not stage.errors
+
+
 async def test_when_somebody_else_has_signed_in_the_inbox_is_theirs(stage: Stage) -> None:
     stage.site.lifetime = timedelta(seconds=1)
     context = await stage.context()

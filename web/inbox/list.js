@@ -40,10 +40,10 @@ export function createList(inbox) {
   /** The next page; or from the beginning, as much as is there. */
   async function load(next) {
     const run = (running = {});
-    const isOver = () => run !== running || !element.isConnected; // another load began, or another person's inbox
+    const session = inbox._session;
+    const isOver = () => run !== running || inbox._session !== session; // another load, another person, or none
     const had = next ? 0 : ids.size;
     const found = next ? [...ids] : [];
-    const session = inbox._session;
     let cursor = next && after;
     told = new Set();
     failed = stale = false;
