@@ -72,6 +72,18 @@ def post() -> ScriptedChannel:
     return ScriptedChannel()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """What a test starts hears of Ctrl-C, although we may run in the background of a shell without job
+    control, which has it ignored; and who inherits that keeps to it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def terminal() -> Iterator[None]:
     """What the test starts hears that its terminal closes (SIGHUP), although we may run behind nohup."""
