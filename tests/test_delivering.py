@@ -50,8 +50,8 @@ async def test_the_order_of_an_address_is_kept_across_retries(
 
 
 async def test_a_retry_holds_only_its_own_lane(service: Service, post: ScriptedChannel) -> None:
-    post.always[ADA] = TransientFailure("451")
-    async with service.worker([post], retry_base=timedelta(hours=1), retry_max=timedelta(hours=1)):
+    post.always[ADA] = TransientFailure("451", retry_after=3_600)
+    async with service.worker([post], retry_max=timedelta(hours=1)):
         await service.publish(ping("e0", "ada"), *(ping(f"b{i}", "ben") for i in range(5)))
         await until(lambda: len(post.sent) == 5 and post.attempts_to(ADA))
         await until(service.parked)
@@ -63,8 +63,8 @@ async def test_one_dead_device_does_not_hold_up_the_others_of_the_same_person(
     service: Service, post: ScriptedChannel
 ) -> None:
     phone, tablet = "phone-token-1", "tablet-token-1"
-    post.always[phone] = TransientFailure("503")
-    async with service.worker([post], retry_base=timedelta(hours=1), retry_max=timedelta(hours=1)):
+    post.always[phone] = TransientFailure("503", retry_after=3_600)
+    async with service.worker([post], retry_max=timedelta(hours=1)):
         await service.publish(*(ping(e, "ada", phone, tablet) for e in ids(5)))
         await until(lambda: post.sent_to(tablet) == ids(5))
         await until(lambda: _equals(service.parked, 5))

@@ -133,9 +133,9 @@ async def test_a_lane_that_is_due_before_its_parking_is_known_here_is_not_left_u
 async def test_many_parked_lanes_cost_no_pending_entry_and_no_place_in_hand(service: Service) -> None:
     post = ScriptedChannel()
     people = [f"u{i}" for i in range(100)]
-    post.always = {address_of(u): TransientFailure("greylisted") for u in people}
-    hour = timedelta(hours=1)
-    async with service.worker([post], in_hand=50, retry_base=hour, retry_max=hour):
+    # At least an hour; the backoff alone may be of no time at all.
+    post.always = {address_of(u): TransientFailure("greylisted", retry_after=3_600) for u in people}
+    async with service.worker([post], in_hand=50, retry_max=timedelta(hours=1)):
         await service.publish(*(ping(f"e{n}-{u}", u) for n in range(3) for u in people))
         await until(lambda: _equals(service, 300))
         await service.publish(ping("free", "ada"))  # with every place taken it would not come through

@@ -16,6 +16,9 @@ from tests.support.waiting import until
 
 TTL = 2.0
 
+LATER = {"NOTIFIER_RETRY_BASE": "1000h", "NOTIFIER_RETRY_MAX": "1000h", "NOTIFIER_LEASE_TTL": "1s"}
+"""What is parked is not due by itself: the backoff is between no time and that."""
+
 
 class Work:
     """So many events for so many people, `kind` of address each, and what must come of them."""
@@ -157,8 +160,7 @@ async def test_a_parked_lane_survives_its_worker_and_the_next_one_goes_on_in_ord
     service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
     events = [ping(f"e{i}", "flaky") for i in range(30)]
-    later = {"NOTIFIER_RETRY_BASE": "1h", "NOTIFIER_LEASE_TTL": "1s"}
-    with worker_process(service.url, tmp_path, **later) as first:
+    with worker_process(service.url, tmp_path, **LATER) as first:
         await service.publish(*events[:20])
         await until(lambda: _has_parked(service, 20))
         first.kill()
@@ -216,7 +218,7 @@ async def test_a_parked_message_that_kills_its_worker_is_dead_lettered_and_the_o
     # Five lanes that failed once, of which one kills at its second try.
     lanes = [f"flaky{i}" for i in range(4)]
     await routed(service, tmp_path, ping("bad", "turns"), *(ping(f"n-{u}", u) for u in lanes))
-    with worker_process(service.url, tmp_path, ["post"], NOTIFIER_RETRY_BASE="1h", NOTIFIER_LEASE_TTL="1s"):
+    with worker_process(service.url, tmp_path, ["post"], **LATER):
         await until(lambda: _has_parked(service, 5))
     for p in range(service.keys.partitions):
         parked = service.keys.parked("post", p)
