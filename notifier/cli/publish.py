@@ -56,7 +56,9 @@ def publish(
                 for chunk in source.chunks(CHUNK):
                     run.publish(chunk)
                     show()
-        except CommandFailed:
+        except (CommandFailed, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt):
+                output.note(f"interrupted; {run.interrupted()}")
             if as_json:
                 output.emit(run.counts())
             raise
@@ -87,6 +89,7 @@ class _Run:
         self._derived_duplicates = 0
         self.next_line = 1
         self.repeat_from: int | None = None
+        self._on_the_way: Sequence[Line] = ()
 
     def publish(self, chunk: Sequence[Line]) -> None:
         """Raises CommandFailed when a line is no event or the broker takes no more."""
@@ -120,6 +123,7 @@ class _Run:
     def _send(self, lines: Sequence[Line], events: Sequence[Event]) -> None:
         from notifier.errors import BrokerError, BrokerUnavailable
 
+        self._on_the_way = lines
         try:
             accepted = self._publisher.publish_many(events)
         except BrokerError as error:
@@ -131,6 +135,15 @@ class _Run:
         for one in accepted:
             self._count(one)
         self.next_line = lines[-1].number + 1
+        self._on_the_way = ()
+
+    def interrupted(self) -> str:
+        """What is published, and where to go on."""
+        if self._on_the_way:
+            self.repeat_from = self._on_the_way[0].number
+            return self._how_to_go_on(self._on_the_way)
+        self.repeat_from = self.next_line
+        return before(self.next_line, *self._published()) or "nothing is published"
 
     def _count(self, one: Accepted) -> None:
         self.notifications += len(one.recipients) - len(one.duplicates)
@@ -158,7 +171,7 @@ class _Run:
                 f"{done}repeat {name} from line {first} on, or all of it: what is published is not repeated"
             )
         perhaps = f"of lines {first}-{last} perhaps some" if last > first else f"line {first} perhaps"
-        return f"{done}{perhaps}; repeat {name} from line {first} on"
+        return f"{done}{perhaps}; repeat {name} from line {first} on: what is published of it comes twice"
 
     def counts(self) -> dict[str, Any]:
         """For programs. `repeat_from` is the line that a next run has to begin with, after a failure."""

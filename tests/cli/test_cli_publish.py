@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import pytest
 import redis
 
 from notifier.cli.line_ids import LineIds
+from notifier.cli.publish import CHUNK
+from notifier.event import Event
 from notifier.keys import Keys
+from notifier.publisher import Accepted, Publisher
 
 GOOD = '{"type": "like", "recipient": "u1", "data": {"n": %d}}'
 
@@ -108,6 +111,40 @@ def test_blank_lines_count_but_are_skipped(cli: Any, events: Events, tmp_path: P
     path = _file(tmp_path, b"\xef\xbb\xbf" + (GOOD % 1).encode(), "", "  \r", GOOD % 2 + "\r", "[]")
     assert f"{path}:5: " in cli("publish", path).failed(2)
     assert len(events()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ((), "or all of it: what is published is not repeated"),
+        (("--new-ids",), "on: what is published of it comes twice"),
+    ],
+)
+def test_ctrl_c_says_where_to_go_on(
+    cli: Any,
+    events: Events,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str],
+    advice: str,
+) -> None:
+    file, publish_many = tmp_path / "events.jsonl", Publisher.publish_many
+    file.write_text("".join(f'{{"type":"ping","recipient":"u{n}"}}\n' for n in range(CHUNK + 2)))
+
+    def interrupted(publisher: Publisher, some: Sequence[Event]) -> Sequence[Accepted]:
+        accepted = publish_many(publisher, some)
+        if len(some) < CHUNK:
+            raise KeyboardInterrupt
+        return accepted
+
+    monkeypatch.setattr(Publisher, "publish_many", interrupted)
+    outcome = cli("publish", *options, file, "--json")
+    assert outcome.code == 130
+    assert f"interrupted; lines 1-{CHUNK} are published; " in outcome.err
+    assert outcome.err.rstrip().endswith(advice)
+    assert json.loads(outcome.out)["repeat_from"] == CHUNK + 1
+    monkeypatch.undo()
+    assert len(events()) == CHUNK + 2
 
 
 def test_an_error_in_line_1_says_that_nothing_is_published(cli: Any, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ async def _fill(section: Section, look: Look) -> bool:
         return True
     except TimeoutError:
         found = f"no answer within {PATIENCE.total_seconds():.0f} s"
-        finding = error(section.title, found, "It could not be looked at to its end.", "Try it again.")
+        mend = "See whether the server that its settings name answers, and look again."
+        finding = error(section.title, found, "It could not be looked at to its end.", mend)
     except BrokerError as failure:
         mend = "Start the server, or correct NOTIFIER_REDIS_URL: its host, port, user and password."
         finding = error("reachable", str(failure), "Nothing is published or delivered.", mend)
