@@ -54,7 +54,6 @@ class Cluster:
         self.pulse = Pulse(self._answers)
         self._refreshed_at = 0.0
         self._must_refresh = True
-        self._said: list[str] = []
         self._refreshing = asyncio.Lock()
 
     async def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
@@ -141,7 +140,7 @@ class Cluster:
             if self._is_time_to_refresh():
                 await self._refresh()
         if not self._slots.primaries:
-            raise nobody_answered(self._said)
+            raise nobody_answered(self._slots)
 
     def _is_time_to_refresh(self) -> bool:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
@@ -160,22 +159,15 @@ class Cluster:
     async def _learn(self, patience: float) -> bool:
         """Asks one node after the other for the slot map, until one answers. `patience` is for each, in
         seconds."""
-        self._said = []
         for node in sorted(self._slots.to_ask(), key=self.pulse.hung.__contains__):
             try:
                 async with asyncio.timeout(patience):
                     [reply] = await exchange_on_lent(self.pool(node), [("CLUSTER", "SLOTS")])
-                if isinstance(reply, RedisError):  # "cluster support disabled"
-                    raise reply
             except (RedisError, OSError, TimeoutError) as error:
-                self._slots.silent([node])
-                self._said.append(f"{node}: {str(error) or type(error).__name__}")
-                continue
-            if reply:
-                self._slots.learn(node, reply)
+                reply = error
+            if self._slots.heard(node, reply):
                 self._must_refresh = False
                 return True
-            self._said.append(f"{node}: knows of no slots")
         return False
 
     # Like redis.asyncio.Redis.

@@ -50,7 +50,6 @@ class SyncCluster:
         self._slots = SlotMap(location.addresses)
         self._refreshed_at = 0.0
         self._must_refresh = True
-        self._said: list[str] = []
         self._changing, self._refreshing = threading.Lock(), threading.Lock()
 
     def execute(self, commands: Sequence[Command], then: Command = ()) -> list[Any]:
@@ -159,7 +158,7 @@ class SyncCluster:
             finally:
                 self._refreshing.release()
         if not self._slots.primaries:
-            raise nobody_answered(self._said)
+            raise nobody_answered(self._slots)
 
     def _is_time_to_refresh(self) -> bool:
         return self._must_refresh and time.monotonic() - self._refreshed_at >= REFRESH_EVERY
@@ -178,21 +177,14 @@ class SyncCluster:
 
     def _learn(self, patience: timedelta) -> bool:
         """See `Cluster._learn`."""
-        self._said = []
         for node in sorted(self._slots.to_ask(), key=self._hung_until.__contains__):
             try:
                 reply = self._ask(node, ("CLUSTER", "SLOTS"), patience)
-                if isinstance(reply, RedisError):
-                    raise reply
             except (RedisError, OSError) as error:
-                self._slots.silent([node])
-                self._said.append(f"{node}: {str(error) or type(error).__name__}")
-                continue
-            if reply:
-                self._slots.learn(node, reply)
+                reply = error
+            if self._slots.heard(node, reply):
                 self._must_refresh = False
                 return True
-            self._said.append(f"{node}: knows of no slots")
         return False
 
     def close(self) -> None:

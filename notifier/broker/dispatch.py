@@ -42,11 +42,10 @@ def patience_without_a_map(slots: SlotMap, give_up: float) -> float:
     return max(0.0, give_up - time.monotonic()) / len(slots.to_ask())
 
 
-def nobody_answered(said: Sequence[str]) -> BrokerUnavailable:
-    """`said` is what each node had to say instead of the slot map."""
-    return BrokerUnavailable(
-        f"the broker can't be reached: no node of the cluster answered: {'; '.join(said)}"
-    )
+def nobody_answered(slots: SlotMap) -> BrokerUnavailable:
+    """With what each node said instead of the slot map."""
+    why = "; ".join(slots.said.values())
+    return BrokerUnavailable(f"the broker can't be reached: no node of the cluster answered: {why}")
 
 
 @dataclass(frozen=True, slots=True)

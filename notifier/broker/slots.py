@@ -66,6 +66,7 @@ class SlotMap:
         self._nodes: list[Address | None] = [None] * SLOTS
         self.primaries: frozenset[Address] = frozenset()
         self._silent: set[Address] = set()
+        self.said: dict[Address, str] = {}
 
     def node_of(self, slot: int | None) -> Address | None:
         """The node of a slot, or any for None; None when nobody is known to serve it."""
@@ -79,6 +80,17 @@ class SlotMap:
     def silent(self, nodes: Iterable[Address]) -> None:
         """These did not answer of late, so others are asked first."""
         self._silent.update(nodes)
+
+    def heard(self, node: Address, reply: Any) -> bool:
+        """Takes over what a node says to CLUSTER SLOTS, or the error that came instead. False: it is no map;
+        others are asked first now, and `said` tells why."""
+        if reply and not isinstance(reply, Exception):
+            self.learn(node, reply)
+            return True
+        self.silent([node])
+        why = "knows of no slots" if isinstance(reply, list) else str(reply) or type(reply).__name__
+        self.said[node] = f"{node}: {why}"
+        return False
 
     def to_ask(self) -> list[Address]:
         """Whom to ask for the map, in this order: those that we know of, then those that we were given."""
@@ -97,4 +109,5 @@ class SlotMap:
             nodes[int(first) : int(last) + 1] = [node] * (int(last) - int(first) + 1)
         self._nodes = nodes
         self._silent.clear()
+        self.said.clear()
         self.primaries = frozenset(node for node in nodes if node is not None)

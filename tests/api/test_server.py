@@ -26,7 +26,7 @@ from notifier.operations import partitions
 from tests.api.conftest import ENVIRON, PUBLISH
 from tests.api.events import pairs
 from tests.api.raw import Wire, head, wire
-from tests.live.brokers import DurableBroker
+from tests.support.brokers import DurableBroker
 from tests.support.proxy import open_proxy
 from tests.support.waiting import until
 

@@ -19,7 +19,7 @@ from notifier.inbox import Inbox
 from tests.api.conftest import Api, serving
 from tests.api.streams import Event, Stream, listening
 from tests.api.test_inbox import MARKUP, entry, fill, inbox_of
-from tests.live.brokers import DurableBroker
+from tests.support.brokers import DurableBroker
 from tests.support.waiting import until
 
 

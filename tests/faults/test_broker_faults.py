@@ -18,6 +18,7 @@ from notifier.errors import BrokerFull
 from notifier.keys import GROUP
 from notifier.local.broker import EmbeddedBroker
 from tests.faults.test_worker_faults import is_serving
+from tests.support.brokers import DurableBroker
 from tests.support.channels import ScriptedChannel
 from tests.support.proxy import Proxy, open_proxy
 from tests.support.service import Service, address_of, open_service, ping
@@ -279,14 +280,11 @@ async def test_a_worker_whose_broker_is_away_stops_when_it_is_told_to(
 async def test_a_server_that_crashes_and_comes_back_has_lost_nothing_that_was_on_its_disk(
     tmp_path: Path, post: ScriptedChannel
 ) -> None:
-    with EmbeddedBroker(tmp_path / "broker", persistent=True) as broker:
+    with DurableBroker(tmp_path / "broker", persistent=True) as broker:
         async with open_service(broker.url, tmp_path) as service:
             load = Load(service, post)
             async with service.worker([post], in_hand=50):
                 for _ in range(3):
-                    # Again for each server: with everysec, what it has said yes to may not even be written
-                    # while the disk is busy.
-                    await service.client.config_set("appendfsync", "always")
                     await load.publish(200)
                     broker.kill()
                     broker.start()

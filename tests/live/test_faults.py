@@ -14,8 +14,8 @@ from notifier.broker.connection import connect
 from notifier.broker.scripts import ask
 from notifier.inbox import Inbox
 from notifier.live import Live, feed, wake_ups
-from tests.live.brokers import DurableBroker
 from tests.live.client import KEYS, Browser, all_of, content, entry, following, opened
+from tests.support.brokers import DurableBroker
 from tests.support.proxy import open_proxy
 from tests.support.topologies import Server
 from tests.support.waiting import until
