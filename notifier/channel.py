@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from notifier.event import Device, EventBody, Recipient, WebPushDevice, parse_body, parse_to
 
@@ -57,8 +57,7 @@ class ChannelUnavailable(DeliveryError):
         super().__init__(reason, answer=answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """One place where a recipient can be reached.
 
     `key` is short and stable and never secret, and has no slash: it names the lane, and a suppressed

@@ -57,9 +57,7 @@ def _add(stream: str, failure: Failure, fields: Sequence[bytes]) -> Command:
 
 def is_dead_letter(fields: Sequence[bytes]) -> bool:
     """Whether the flat fields begin with a failure."""
-    return (
-        bool(fields) and fields[0] == FAILURE_FIELDS[0] and tuple(fields[0:FAILURE_WIDTH:2]) == FAILURE_FIELDS
-    )
+    return len(fields) >= FAILURE_WIDTH and tuple(fields[0:FAILURE_WIDTH:2]) == FAILURE_FIELDS
 
 
 def split(fields: Sequence[bytes]) -> tuple[Failure, Sequence[bytes]]:

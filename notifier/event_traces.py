@@ -79,15 +79,10 @@ def routed(event_id: str, recipient: str, at_ms: int, where: str, event_type: st
     return f"{event_id}\t{recipient}\t{at_ms}\trouted\t{where}\t\t\t{event_type}\t\n".encode()
 
 
-def delivered(
-    event_id: bytes, recipient: bytes, at_ms: int, channel: bytes, key: bytes, attempt: int
-) -> tuple[bytes, ...]:
-    """The line of a delivery about which the provider said nothing, in pieces: the most frequent one."""
-    return event_id, b"\t", recipient, _delivered(at_ms, channel, key, attempt)
-
-
 @lru_cache(maxsize=64)  # many are delivered in one millisecond
-def _delivered(at_ms: int, channel: bytes, key: bytes, attempt: int) -> bytes:
+def delivered(at_ms: int, channel: bytes, key: bytes, attempt: int) -> bytes:
+    """The line of a delivery about which the provider said nothing, which is the most frequent one; what
+    comes behind the event's id, a tab, and the recipient."""
     if b"@" in key:
         key = shown(key.decode()).encode()
     return b"\t%d\tdelivered\t%b/%b\t%d\n" % (at_ms, channel, key, attempt)

@@ -69,9 +69,8 @@ class Lanes:
 
     def next(self, lane: Lane) -> None:
         """The lane's first message is dealt with: the lane is ready for the next, or gone."""
-        waiting = lane.waiting
-        del waiting[0]
-        if waiting:
+        del lane.waiting[0]
+        if lane.waiting:
             self._ready.append(lane)
         else:
             self.remove(lane)

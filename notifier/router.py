@@ -115,7 +115,7 @@ class Router:
         self._consumer = consumer
         self._tracing = tracing
         self._channels = channels
-        self._numbers = {name: number for number, name in enumerate(channels, start=1)}
+        self._numbers = {name: str(number) for number, name in enumerate(channels, start=1)}
         self._catalogue = catalogue
         self._recipients = recipients
         self._graveyard = graveyard
@@ -196,7 +196,12 @@ class Router:
             return
         try:
             plan = route(recipient, kind, self._channels, expired=0 < event.expires_ms <= now_ms)
-            deliveries = self._heads(event, recipient, plan)
+            found = heads(
+                (event.id, event.type, recipient.id, view(recipient)),
+                entry_ms(message.id),
+                event.expires_ms or "",
+                plan.addresses,
+            )
         except Exception as error:  # a channel's `addresses` has a bug; its neighbours have none
             log.exception("routing_raised", **_about(work.partition, event))
             self._bury(work.partition, message, type(error).__name__, outcomes.words(error), event)
@@ -205,16 +210,16 @@ class Router:
             self._tell_skip(work.partition, skip, event)
         if self._consumer.keep_traces_ms:
             self._trace(work, event, recipient.id, plan, now_ms)
-        if plan.deliveries:
-            work.deliveries += (event.body, len(plan.deliveries))
+        if found:
+            where = " ".join([self._numbers[channel] for channel in plan.channels])
             if event.trace or self._tracing is not None:
-                deliveries = self._with_trace(work, event, deliveries)
-            work.deliveries += deliveries
+                where = f"{where};{self._trace_on(work, event)}"
+            work.deliveries += (event.body, where)
+            work.deliveries += found
         work.messages.append(message)
 
-    def _with_trace(self, work: _Work, event: _Event, words: list[Argument]) -> list[Argument]:
-        """The words of `_heads`, with the trace that goes on in the deliveries: that of our span, if we make
-        any, or the event's own."""
+    def _trace_on(self, work: _Work, event: _Event) -> str:
+        """The trace that goes on in the deliveries: that of our span, if we make any, or the event's own."""
         trace = event.trace
         if self._tracing is not None:
             span = self._tracing.routing(
@@ -222,27 +227,10 @@ class Router:
             )
             work.spans.append(span)
             trace = self._tracing.traceparent(span)
-        if trace:
-            words[::2] = [f"{int(channel)} {trace}" for channel in words[::2]]
-        return words
-
-    def _heads(self, event: _Event, recipient: Recipient, plan: Route) -> list[Argument]:
-        """Channel number and head of each delivery."""
-        found = heads(
-            (event.id, event.type, recipient.id, view(recipient)),
-            entry_ms(event.message.id),
-            event.expires_ms or "",
-            [(address.key, address.value) for _, address in plan.deliveries],
-        )
-        numbers = self._numbers
-        return [
-            word
-            for (channel, _), head in zip(plan.deliveries, found, strict=True)
-            for word in (numbers[channel], head)
-        ]
+        return trace
 
     def _trace(self, work: _Work, event: _Event, recipient_id: str, plan: Route, now_ms: int) -> None:
-        where = places([(channel, address.key) for channel, address in plan.deliveries])
+        where = places(zip(plan.channels, [address.key for address in plan.addresses], strict=True))
         work.traced.append(routed(event.id, recipient_id, now_ms, where, event.type))
         for skip in plan.skips:
             where = places([(skip.channel, "")])

@@ -21,9 +21,11 @@ class Skip(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One delivery for each (channel, address), and a reason for each channel without one."""
+    """One delivery for each channel and its address, which stand at the same place, and a reason for each
+    channel without one."""
 
-    deliveries: Sequence[tuple[str, Address]]
+    channels: Sequence[str]
+    addresses: Sequence[Address]
     skips: Sequence[Skip] = ()
 
 
@@ -32,25 +34,28 @@ def route(
 ) -> Route:
     """The deliveries of an event of this kind. `channels` are the configured ones by name."""
     if expired:
-        return Route((), [Skip(name, "expired") for name in kind.channels])
-    deliveries: list[tuple[str, Address]] = []
+        return Route((), (), [Skip(name, "expired") for name in kind.channels])
+    names: list[str] = []
+    addresses: list[Address] = []
     skips = []
     may_mute = bool(recipient.preferences) and not kind.mandatory
     for name in kind.channels:
         if may_mute and not wants(recipient, kind.category, name):
             skips.append(Skip(name, "muted"))
             continue
-        addresses = channels[name].addresses(recipient)
-        if len(addresses) == 1:
-            deliveries.append((name, addresses[0]))
-        elif addresses:
+        found = channels[name].addresses(recipient)
+        if len(found) == 1:
+            names.append(name)
+            addresses.append(found[0])
+        elif found:
             by_key: dict[str, Address] = {}
-            for address in addresses:  # the same device given twice is one device
+            for address in found:  # the same device given twice is one device
                 by_key.setdefault(address.key, address)
-            deliveries += [(name, address) for address in by_key.values()]
+            names += [name] * len(by_key)
+            addresses += by_key.values()
         else:
             skips.append(Skip(name, "no_address"))
-    return Route(deliveries, skips)
+    return Route(names, addresses, skips)
 
 
 def wants(recipient: Recipient, category: str, channel: str) -> bool:

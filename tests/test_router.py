@@ -307,7 +307,7 @@ HEAD = "1\ne0\nping\nada\nada\nemail\nada@example.com\n1\n"
 
 def route_call(keys: Keys, token: str, entries: Sequence[bytes], step: int = 1) -> Call:
     names = (keys.lease("events", 0), keys.queue("events", 0), keys.suppressed(0), keys.queue("post", 0))
-    deliveries = (word for _ in entries for word in (GOOD, 1, 1, HEAD))
+    deliveries = (word for _ in entries for word in (GOOD, 1, HEAD))
     words = (token, GROUP, step, 1, "post", len(entries), *entries, *[""] * 4, *deliveries)
     return Call(script("route"), names, words)
 

@@ -60,7 +60,7 @@ def values(fields: Sequence[bytes], names: tuple[bytes, ...]) -> Sequence[bytes]
     Our own entries have just these fields in this order; another version or another producer may add
     some, or order them otherwise.
     """
-    if tuple(fields[::2]) == names:
+    if (*fields[::2],) == names:
         return fields[1::2]
     by_name = dict(zip(fields[::2], fields[1::2], strict=False))
     for name in names:
@@ -101,14 +101,15 @@ class Checked(NamedTuple):
             return None
         event_id, event_type, expires_ms = _checked_lines(version)
         if not event_id:
-            end = event.find(b'"', len(_ID_FIRST)) if event.startswith(_ID_FIRST) else 0
-            event_id = event[len(_ID_FIRST) : end].decode(errors="replace")
+            if event.startswith(_ID_FIRST):
+                event_id = event[_ID_AT : event.find(b'"', _ID_AT)].decode("utf-8", "replace")
             if not event_id:
                 raise MalformedEntry("v", "names no event id, nor does the event begin with it")
         return tuple.__new__(cls, (event_id, event_type, expires_ms))  # in half the time
 
 
-_ID_FIRST = b'{"id":"'
+_ID_FIRST: Final = b'{"id":"'
+_ID_AT: Final = len(_ID_FIRST)
 
 
 @lru_cache(maxsize=1_000)  # without an id it is the same for all events of a type
@@ -188,20 +189,20 @@ def heads(
     end = f"\n{accepted_ms}\n{expires_ms}"
     found = []
     for key, value in addresses:
-        head = f"{begin}{key}\n{value}{end}"
-        if head.count("\n") != _HEAD_LINES - 1:
-            raise MalformedEntry("address", "has a line break")
         if "/" in key:
             raise MalformedEntry("address", "has a slash in its key")
-        if not head.isascii():
-            _check_encodable(head)
-        found.append(head)
+        found.append(f"{begin}{key}\n{value}{end}")
+    together = "".join(found)
+    if together.count("\n") != len(found) * (_HEAD_LINES - 1):  # none has fewer
+        raise MalformedEntry("address", "has a line break")
+    if not together.isascii():
+        _check_encodable(together)
     return found
 
 
-def _check_encodable(head: str) -> None:
+def _check_encodable(heads: str) -> None:
     try:
-        head.encode()
+        heads.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, of which the client would die
         raise MalformedEntry("address", "is not Unicode") from None
 

@@ -120,10 +120,10 @@ class Partition:
         self.state = State.LOST
         self._renewed.set()
 
-    def server_ms(self, at: float | None = None) -> int:
+    def server_ms(self, at: float = 0.0) -> int:
         """The server's clock, as far as the last renewal told us; before the first one, our own. `at` is a
         time on the monotonic clock, which is now if it is left out."""
-        return int(self._ahead_ms + (time.monotonic() if at is None else at) * 1000)
+        return int(self._ahead_ms + (at or time.monotonic()) * 1000)
 
     def let_go(self, entry_ids: Iterable[bytes]) -> int:
         """These are not in hand any more. Returns how many of them were."""

@@ -96,9 +96,7 @@ class RouterHolding(Holding):
                 "",
                 [(key, f"{key}@example.com") for _, key in addresses],
             )
-            words += (message.fields[5], len(found))
-            for (channel, _), head in zip(addresses, found, strict=True):
-                words += (CHANNELS.index(channel) + 1, head)
+            words += (message.fields[5], " ".join(str(CHANNELS.index(c) + 1) for c, _ in addresses), *found)
         return words
 
     # What else becomes of an event.

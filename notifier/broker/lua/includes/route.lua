@@ -7,8 +7,8 @@
 -- ARGV[4] number of channels, then their names
 -- then the number of entries, and their ids
 -- then four words about traces, see includes/trace.lua; all are empty when there are none
--- then for each event that is delivered: event, number of deliveries, and for each of those: channel
---   (1-based; with a blank and a traceparent behind it, if there is one), head
+-- then for each event that is delivered: event, the channels of its deliveries (1-based, with blanks between
+--   them; with a semicolon and a traceparent behind them, if there is one), and the head of each delivery
 -- Returns the suppressed ones as {channel, head, ...}, or the error FENCED.
 
 -- include fence
@@ -41,27 +41,39 @@ local function suppressed_line(channel, head)
   return table.concat({id, recipient, now, 'skipped', channel .. '/' .. key, '', '', 'suppressed', '\n'}, '\t')
 end
 
+local plans = {}  -- by their words, of which there are few
+local function planned(word)
+  local plan = {}
+  local numbers, parent = string.match(word, '^([%d ]+);?(.*)$')
+  for number in string.gmatch(numbers, '%d+') do
+    plan[#plan + 1] = tonumber(number)
+  end
+  if parent == '' then
+    plans[word] = plan
+  else
+    plan.parent = parent
+  end
+  return plan
+end
+
 local skipped = {}
 while at <= last do
-  local event, deliveries = ARGV[at], tonumber(ARGV[at + 1])
+  local event, word = ARGV[at], ARGV[at + 1]
+  local plan = plans[word] or planned(word)
   at = at + 2
-  for i = at, at + 2 * deliveries - 2, 2 do
-    local channel, head, parent = tonumber(ARGV[i]), ARGV[i + 1], nil
-    if not channel then
-      channel, parent = string.match(ARGV[i], '^(%d+) (.+)$')
-      channel = tonumber(channel)
-    end
+  for i = 1, #plan do
+    local channel, head = plan[i], ARGV[at]
+    at = at + 1
     if suppressions and is_suppressed(ARGV[4 + channel], head) then
       skipped[#skipped + 1] = ARGV[4 + channel]
       skipped[#skipped + 1] = head
       lines = lines .. suppressed_line(ARGV[4 + channel], head)
-    elseif parent then
-      call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event, 'trace', parent)
+    elseif plan.parent then
+      call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event, 'trace', plan.parent)
     else
       call('XADD', KEYS[3 + channel], '*', 'head', head, 'event', event)
     end
   end
-  at = at + 2 * deliveries
 end
 
 if traces ~= '' then
