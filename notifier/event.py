@@ -210,7 +210,7 @@ class EventBody(Model):
             raise PydanticCustomError("expires_at", "is not after deliver_at")
 
 
-_NOT_BODY: Final = {"recipient", "recipients", "traceparent"}
+_BODY: Final = EventBody.__pydantic_serializer__  # what model_dump_json uses, without text between
 
 TRACEPARENT: Final = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 """Version 00 of W3C Trace Context, section 3.2."""
@@ -245,8 +245,7 @@ class Event(EventBody):
         Raises InvalidEvent when a size limit is passed.
         """
         try:
-            # What model_dump_json does, without text between.
-            body: bytes = self.__pydantic_serializer__.to_json(self, exclude=_NOT_BODY, exclude_none=True)
+            body: bytes = _BODY.to_json(self, exclude_none=True)
         except PydanticSerializationError:  # half of a surrogate pair
             raise InvalidEvent("data", "has text that is not Unicode") from None
         if len(body) > MAX_DATA_BYTES:

@@ -19,6 +19,8 @@ def usable_sent(returned: object) -> Sent:
         raise TypeError(f"send returned {type(returned).__name__}, not Sent")
     if returned.inbox is not None:
         _check(returned.inbox)
+    if returned.answer == "":  # as with most channels
+        return returned
     answer = words(returned.answer)
     return returned if answer is returned.answer else replace(returned, answer=answer)
 

@@ -128,8 +128,7 @@ def _checked_lines(version: bytes) -> tuple[str, str, str]:
 def checked_line(event_id: str, event_type: str, expires_ms: str, event: bytes) -> str:
     """The value of `v` for an event that is checked. The id is left out where the JSON begins with it: of
     all that waits in the server it would be a tenth."""
-    begin = event_id.encode() + b'"'
-    if event.startswith(begin, len(_ID_FIRST)) and event.startswith(_ID_FIRST):
+    if event.startswith(b'{"id":"%b"' % event_id.encode()):
         event_id = ""
     return f"1\n{event_id}\n{event_type}\n{expires_ms}"
 
