@@ -6,10 +6,10 @@
       "arq": {"unavailable": "did not finish 2000 events in 300 s"}, …
     }
 
-The ratio is ours to the peer: the median of the pairs, each pair measured one right after the other. Ours is
-always given as many events as `make bench` gives it; slow peers are given fewer. All are given a tenth more
-to warm up. A peer that ends by itself
-is started again, up to three times for each figure; `ended_early` says how often it did.
+The ratio is ours to the peer: the median of the pairs, each pair measured one right after the other, and
+each side first in turn. Ours is always given as many events as `make bench` gives it; slow peers are given
+fewer. All are given a tenth more to warm up. A peer that ends by itself is started again, up to three times
+for each figure; `ended_early` says how often it did.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class Comparison:
     def run(self, peers: Sequence[Peer], rounds: int) -> dict[str, dict[str, Any]]:
         pairs: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in peers}
         reasons: dict[str, str] = {}
-        for _ in range(rounds):
+        for number in range(rounds):
             for peer in peers:
                 if peer.name not in reasons:
                     try:
-                        pairs[peer.name].append((self._theirs(peer), self._ours()))
+                        pairs[peer.name].append(self._pair(peer, ours_first=number % 2 == 1))
                     except Unavailable as reason:
                         reasons[peer.name] = str(reason)
         return {
@@ -72,6 +72,12 @@ class Comparison:
             else self._figures(peer, pairs[peer.name])
             for peer in peers
         }
+
+    def _pair(self, peer: Peer, *, ours_first: bool) -> tuple[float, float]:
+        if ours_first:
+            mine = self._ours()
+            return self._theirs(peer), mine
+        return self._theirs(peer), self._ours()
 
     def _figures(self, peer: Peer, pairs: list[tuple[float, float]]) -> dict[str, Any]:
         pairs.sort(key=lambda pair: pair[1] / pair[0])
