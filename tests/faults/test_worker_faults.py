@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -140,20 +142,52 @@ async def test_a_worker_that_slept_longer_than_its_lease_is_fenced_and_the_order
 ) -> None:
     work = Work(service, ledger, 800, people=40)
     limits = {"NOTIFIER_IN_HAND": "100", "NOTIFIER_LEASE_TTL": "1s"}
-    with worker_process(service.url, tmp_path, **limits) as sleeper:
+    with worker_process(service.url, tmp_path, log="sleeper.log", **limits) as sleeper:
         await is_serving(service)
         await service.publish(*work.events[:500])
-        await work.reaches(100)
+        await work.reaches(150)  # more than it may have in hand: some of it is settled
         sleeper.send_signal(signal.SIGSTOP)
         asleep = work.done()
+        tokens = await _tokens(service)
         await service.publish(*work.events[500:])  # enough for the other one, however late that was
         with worker_process(service.url, tmp_path, **limits) as other:
             await work.reaches(asleep + 200)
+            await until(lambda: _owns_all(service, other.pid))
+            settled = await _settled(service, tokens)
+            assert settled
             sleeper.send_signal(signal.SIGCONT)
+            await until(lambda: _says_it_lost_all(service, tmp_path / "sleeper.log"))
             await work.is_finished()
             assert stopped(other) == 0
         assert stopped(sleeper) == 0
+    assert await _settled(service, tokens) == settled
     work.assert_complete_and_in_order(duplicates=100)
+
+
+async def _tokens(service: Service) -> list[bytes]:
+    leases = [service.keys.lease("post", p) for p in range(service.keys.partitions)]
+    return [await service.client.hget(lease, "token") for lease in leases]
+
+
+async def _owns_all(service: Service, pid: int) -> bool:
+    owners = await service.owners("post")
+    return len(owners) == service.keys.partitions and all(f"-{pid}-" in name for name in owners.values())
+
+
+async def _settled(service: Service, tokens: Sequence[bytes]) -> set[bytes]:
+    """The commits that were made under these tokens: each leaves a field in the traces of events."""
+    traces = [name async for name in service.client.scan_iter("*:trace:*", count=1_000)]
+    fields = [field for name in traces for field in await service.client.hkeys(name)]
+    return {field for field in fields if any(field.startswith(b"post." + token + b".") for token in tokens)}
+
+
+def _says_it_lost_all(service: Service, log: Path) -> bool:
+    """Of each partition of `post` it has said that it is lost, at a commit or at a beat."""
+    said = log.read_text(errors="replace")
+    beats = re.findall(r"lease_lost.*partitions=\[([\d, ]+)\].*queue=post", said)
+    lost = {int(number) for numbers in beats for number in numbers.split(",")}
+    lost |= {int(number) for number in re.findall(r"partition_lost.*\{ntf:(\d+)\}:post", said)}
+    return len(lost) == service.keys.partitions
 
 
 async def test_a_parked_lane_survives_its_worker_and_the_next_one_goes_on_in_order(

@@ -20,12 +20,17 @@ _ROOT = Path(__file__).parent.parent.parent
 
 @contextmanager
 def worker_process(
-    url: str, folder: Path, roles: Sequence[str] = ("router", "post"), **environ: str
+    url: str,
+    folder: Path,
+    roles: Sequence[str] = ("router", "post"),
+    *,
+    log: str = "workers.log",
+    **environ: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A worker with the channel of `tests.support.channels.open_ledger_channel`.
 
-    `folder` holds `types` and, at the end, what each process said. SIGTERM stops it cleanly; at the end
-    it is killed if it still lives.
+    `folder` holds `types` and `log`, to which it adds what it says. SIGTERM stops it cleanly; at the end it
+    is killed if it still lives.
     """
     settings = {
         "NOTIFIER_REDIS_URL": url,
@@ -36,7 +41,7 @@ def worker_process(
         "LEDGER": str(folder / "ledger"),
     }
     parent = os.getpid()
-    with (folder / "workers.log").open("ab") as said:
+    with (folder / log).open("ab") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.processes", *roles],
             cwd=_ROOT,
