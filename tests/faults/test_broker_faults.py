@@ -71,6 +71,22 @@ async def clients(service: Service) -> list[str]:
     return [row["id"] for row in rows if row["cmd"] == "xreadgroup" and "b" in row["flags"]]
 
 
+async def all_are_renewed(service: Service) -> None:
+    """Every lease is prolonged once more: the connections for that, and for releasing them, work again."""
+    partitions = range(service.keys.partitions)
+    leases = [service.keys.lease(queue, p) for queue in ("events", "post") for p in partitions]
+
+    async def ends() -> list[int]:
+        return [int(await service.client.hget(lease, "until") or 0) for lease in leases]
+
+    before = await ends()
+
+    async def are_later() -> bool:
+        return all(end > earlier for end, earlier in zip(await ends(), before, strict=True))
+
+    await until(are_later)
+
+
 async def test_a_read_that_is_unblocked_with_an_error_goes_on(
     service: Service, post: ScriptedChannel, load: Load
 ) -> None:
@@ -81,6 +97,7 @@ async def test_a_read_that_is_unblocked_with_an_error_goes_on(
             await load.publish(COUNT // 6)
         await load.all_sent()
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 async def test_connections_that_are_killed_are_made_anew(
@@ -88,13 +105,19 @@ async def test_connections_that_are_killed_are_made_anew(
 ) -> None:
     async with service.worker([post]):
         for _ in range(6):
+            await until(lambda: clients(service))
             await load.publish(COUNT // 6)
             me = await service.client.client_id()
+            killed = set()
             for row in await service.client.client_list():
-                if int(row["id"]) != me and row["cmd"] not in {"hello", "client|list"}:
-                    await service.client.client_kill_filter(_id=row["id"])
+                is_victim = int(row["id"]) != me and row["cmd"] not in {"hello", "client|list"}
+                if is_victim and await service.client.client_kill_filter(_id=row["id"]):
+                    killed.add(row["cmd"])
+            assert "xreadgroup" in killed
         await load.all_sent()
+        await all_are_renewed(service)
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 async def test_scripts_that_are_forgotten_are_taught_again(
@@ -107,6 +130,7 @@ async def test_scripts_that_are_forgotten_are_taught_again(
             await service.client.script_flush()
         await load.all_sent()
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 async def test_a_group_that_is_deleted_by_hand_is_made_anew_and_nothing_is_lost(
@@ -121,6 +145,7 @@ async def test_a_group_that_is_deleted_by_hand_is_made_anew_and_nothing_is_lost(
                     await service.client.xgroup_destroy(service.keys.queue(queue, p), GROUP)
         await load.all_sent()
     load.assert_in_order(duplicates=5 * 50)
+    await service.assert_at_baseline()
 
 
 async def test_a_lease_that_is_deleted_by_hand_is_taken_again(
@@ -128,12 +153,14 @@ async def test_a_lease_that_is_deleted_by_hand_is_taken_again(
 ) -> None:
     async with service.worker([post], in_hand=50):
         for _ in range(5):
+            await is_serving(service)
             await load.publish(COUNT // 5)
             for queue in ("events", "post"):
                 for p in range(service.keys.partitions):
-                    await service.client.delete(service.keys.lease(queue, p))
+                    assert await service.client.delete(service.keys.lease(queue, p)) == 1
         await load.all_sent()
     load.assert_in_order(duplicates=5 * 50)
+    await service.assert_at_baseline()
 
 
 @pytest.mark.parametrize(
@@ -171,6 +198,7 @@ async def test_a_connection_cut_around_a_command_costs_nothing(
             await until(lambda: proxy.cuts)
     load.assert_each_once_and_in_order()
     assert post.sent_to(address_of("late")) == [f"later{n}" for n in range(3)]
+    await service.assert_at_baseline()
 
 
 async def test_a_broker_that_was_away_for_longer_than_the_leases_is_read_again(
@@ -185,6 +213,7 @@ async def test_a_broker_that_was_away_for_longer_than_the_leases_is_read_again(
             await load.publish(20)
             await load.all_sent()
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 async def test_a_parked_delivery_whose_commit_is_late_is_not_made_again(
@@ -208,6 +237,7 @@ async def test_a_parked_delivery_whose_commit_is_late_is_not_made_again(
             await load.all_sent()
             assert proxy.cuts == 6
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 @pytest.mark.slow
@@ -231,6 +261,7 @@ async def test_a_lane_that_is_due_before_its_parking_is_known_takes_no_place_for
                 post.gates.clear()
                 assert proxy.cuts == 2 * round_
     load.assert_each_once_and_in_order()
+    await service.assert_at_baseline()
 
 
 async def _all_parked_are_due(service: Service) -> None:
@@ -290,7 +321,9 @@ async def test_a_server_that_crashes_and_comes_back_has_lost_nothing_that_was_on
                     broker.start()
                     await until(lambda: _answers(service.client))
                 await load.all_sent()
+                await all_are_renewed(service)
             load.assert_in_order(duplicates=3 * 50)
+            await service.assert_at_baseline()
 
 
 async def test_that_the_broker_is_back_is_said_by_each_queue(tmp_path: Path, post: ScriptedChannel) -> None:
@@ -361,5 +394,6 @@ async def test_a_server_full_of_events_is_emptied_without_more_memory(tmp_path: 
                     gate.set()
                 await until(lambda: len(post.sent) == 3 * accepted, deadline=60)
                 await until(lambda: service.nothing_left("events", "post"))
+            await service.assert_at_baseline()
             assert (await service.client.info("memory"))["used_memory"] < limit
             await service.publish(ping("late", "u0", *tokens))

@@ -12,18 +12,12 @@ import pytest
 from notifier.errors import BrokerError
 from notifier.local.broker import EmbeddedBroker
 from tests.faults.test_worker_faults import Work, is_serving, stopped
-from tests.support.ledger import Ledger, leftovers
+from tests.support.ledger import Ledger
 from tests.support.processes import worker_process
 from tests.support.service import Service, open_service
 from tests.support.waiting import until
 
-QUEUES = ("events", "post")
 LONG = {"NOTIFIER_LEASE_TTL": "60s"}  # whoever waited for one to run out would be seen
-
-
-async def _assert_at_baseline(service: Service) -> None:
-    left = await leftovers(service.client, service.keys, QUEUES)
-    assert not left, left
 
 
 @pytest.mark.slow
@@ -49,7 +43,7 @@ async def test_from_one_worker_to_four_to_two_under_load_nothing_comes_twice(
         for worker in workers[2:]:
             assert stopped(worker) == 0
     work.assert_complete_and_in_order(duplicates=0)
-    await _assert_at_baseline(service)
+    await service.assert_at_baseline()
 
 
 @pytest.mark.slow
@@ -70,7 +64,7 @@ async def test_a_rolling_restart_under_load_repeats_nothing(
         for worker in workers[2:]:
             assert stopped(worker) == 0
     work.assert_complete_and_in_order(duplicates=0)
-    await _assert_at_baseline(service)
+    await service.assert_at_baseline()
 
 
 @pytest.mark.slow
@@ -93,7 +87,7 @@ async def test_workers_killed_at_random_cost_only_repetitions(
         for worker in workers:
             assert stopped(worker) == 0
     work.assert_complete_and_in_order(duplicates=kills * 50)
-    await _assert_at_baseline(service)
+    await service.assert_at_baseline()
 
 
 class _Debuggable(EmbeddedBroker):
@@ -129,7 +123,7 @@ async def test_a_server_that_answers_nobody_for_longer_than_a_lease_costs_only_r
                 assert stopped(one) == 0
                 assert stopped(other) == 0
             work.assert_complete_and_in_order(duplicates=2 * 2 * 50)
-            await _assert_at_baseline(service)
+            await service.assert_at_baseline()
 
 
 @pytest.mark.slow
@@ -154,4 +148,4 @@ async def test_a_server_that_is_full_refuses_events_and_loses_none(
         await work.is_finished()
         assert stopped(worker) == 0
     work.assert_complete_and_in_order(duplicates=0)
-    await _assert_at_baseline(service)
+    await service.assert_at_baseline()

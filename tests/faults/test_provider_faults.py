@@ -83,13 +83,17 @@ async def test_a_server_that_is_down_costs_no_attempt_and_keeps_the_order(
     service: Service, mailbox: AccountingMailbox, email: EmailChannel, load: Load
 ) -> None:
     mailbox.unavailable = True
+    assert _breaker_is_open() != 1.0
     async with service.worker([email], ROLES, retry_attempts=1):  # an attempt that counted would be the last
         await load.publish(0, COUNT)
         await until(lambda: _has_routed(service))
+        await until(lambda: _breaker_is_open() == 1.0)  # so it was tried, in vain
+        assert mailbox.taken == []
         assert await service.parked("email") == 0
         mailbox.unavailable = False
         verdict = await load.is_delivered()
     assert verdict.duplicates == 0
+    await service.assert_at_baseline("events", "email")
 
 
 def _breaker_is_open() -> float | None:
@@ -113,6 +117,7 @@ async def test_a_server_that_comes_and_goes_costs_no_attempt_and_keeps_the_order
             await until(lambda: _breaker_is_open() == 1.0)
             mailbox.unavailable = False
         await load.is_delivered()
+    await service.assert_at_baseline("events", "email")
 
 
 async def test_a_server_that_takes_half_of_the_mails_gets_the_others_later_and_in_order(
@@ -124,6 +129,7 @@ async def test_a_server_that_takes_half_of_the_mails_gets_the_others_later_and_i
         verdict = await load.is_delivered()
     assert mailbox.did["refused"] > COUNT / 4
     assert verdict.duplicates == 0
+    await service.assert_at_baseline("events", "email")
 
 
 async def test_a_server_that_closes_after_data_is_given_that_mail_again_and_no_other(
@@ -135,6 +141,7 @@ async def test_a_server_that_closes_after_data_is_given_that_mail_again_and_no_o
         verdict = await load.is_delivered()
     assert mailbox.did["hung up after DATA"] == 10
     assert verdict.duplicates == 10
+    await service.assert_at_baseline("events", "email")
 
 
 @pytest.mark.slow
@@ -154,6 +161,7 @@ async def test_when_everyone_is_greylisted_memory_stays_flat_and_who_is_not_does
         mailbox.taken.clear()
         mailbox.always.clear()
         await load.is_delivered()
+    await service.assert_at_baseline("events", "email")
 
 
 async def _has_parked(service: Service, count: int) -> bool:
@@ -178,3 +186,4 @@ async def test_an_address_that_takes_long_holds_up_no_other(service: Service) ->
         gate.set()
         await until(lambda: len(post.sent_to(address_of("slow"))) == 30)
     assert post.sent_to(address_of("slow")) == [f"s{i}" for i in range(30)]
+    await service.assert_at_baseline()

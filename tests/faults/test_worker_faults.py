@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ledger import Ledger, judge
+from tests.support.ledger import Ledger, judge, leftovers
 from tests.support.processes import worker_process
 from tests.support.service import Service, address_of, ping
 from tests.support.waiting import until
@@ -56,11 +56,14 @@ class Work:
         assert verdict.duplicates <= duplicates
 
 
-async def is_serving(service: Service, workers: int = 1) -> None:
-    """Every partition of both queues has an owner, and there are so many of them."""
+async def is_serving(service: Service, workers: int = 1, queues: Sequence[str] = ("events", "post")) -> None:
+    """Every partition of the queues has an owner, and there are so many of them.
+
+    With one alone this says too that the names of those who died are gone.
+    """
 
     async def everything_is_owned() -> bool:
-        owners = [await service.owners(queue) for queue in ("events", "post")]
+        owners = [await service.owners(queue) for queue in queues]
         return all(
             len(found) == service.keys.partitions and len(set(found.values())) == workers for found in owners
         )
@@ -91,16 +94,19 @@ async def test_a_worker_killed_in_the_middle_of_two_thousand_events_costs_only_r
             first.kill()
             killed_at = time.monotonic()
             await work.is_finished()
+            await is_serving(service)
             assert stopped(second) == 0
     work.assert_complete_and_in_order(duplicates=200)
+    await service.assert_at_baseline()
     takeovers = {
         service.keys.partition_of(line.address.partition("@")[0]): line.at
         for line in reversed(ledger.lines())
         if line.pid == second.pid and line.at > killed_at
     }
-    assert owned_by_first
+    taken_over = owned_by_first & takeovers.keys()
+    assert taken_over
     # Within a second on a machine that does nothing else, which `make soak` shows with a hundred kills.
-    assert all(takeovers[p] - killed_at < TTL + 8 for p in owned_by_first & takeovers.keys())
+    assert all(takeovers[p] - killed_at < TTL + 8 for p in taken_over)
 
 
 @pytest.mark.slow
@@ -115,8 +121,10 @@ async def test_the_only_worker_killed_again_and_again_loses_nothing(
             worker.kill()
     with worker_process(service.url, tmp_path, NOTIFIER_IN_HAND="100", NOTIFIER_LEASE_TTL="1s") as worker:
         await work.is_finished()
+        await is_serving(service)
         assert stopped(worker) == 0
     work.assert_complete_and_in_order(duplicates=2 * 100)
+    await service.assert_at_baseline()
 
 
 async def test_a_worker_told_to_stop_under_load_hands_over_at_once_and_repeats_nothing(
@@ -135,6 +143,7 @@ async def test_a_worker_told_to_stop_under_load_hands_over_at_once_and_repeats_n
             await work.is_finished()
             assert stopped(second) == 0
     work.assert_complete_and_in_order(duplicates=0)
+    await service.assert_at_baseline()
 
 
 async def test_a_worker_that_slept_longer_than_its_lease_is_fenced_and_the_order_holds(
@@ -162,6 +171,7 @@ async def test_a_worker_that_slept_longer_than_its_lease_is_fenced_and_the_order
         assert stopped(sleeper) == 0
     assert await _settled(service, tokens) == settled
     work.assert_complete_and_in_order(duplicates=100)
+    await service.assert_at_baseline()
 
 
 async def _tokens(service: Service) -> list[bytes]:
@@ -204,8 +214,10 @@ async def test_a_parked_lane_survives_its_worker_and_the_next_one_goes_on_in_ord
     with worker_process(service.url, tmp_path) as second:
         await until(lambda: len(ledger.lines()) == 30)
         await until(lambda: service.nothing_left("events", "post"))
+        await is_serving(service)
         assert stopped(second) == 0
     assert [line.event_id for line in ledger.lines()] == [f"e{i}" for i in range(30)]
+    await service.assert_at_baseline()
 
 
 async def _has_parked(service: Service, count: int) -> bool:
@@ -237,12 +249,15 @@ async def test_a_message_that_kills_its_worker_is_dead_lettered_and_its_neighbou
     neighbours = [ping(f"n{i}", f"u{i}") for i in range(100)]
     await routed(service, tmp_path, ping("bad", "poison"), *neighbours)
     await outlive(service, tmp_path, 3)
-    with worker_process(service.url, tmp_path, ["post"], NOTIFIER_LEASE_TTL="1s"):
+    with worker_process(service.url, tmp_path, ["post"], NOTIFIER_LEASE_TTL="1s") as worker:
         letters = await until(lambda: service.entries("post", "dlq"))
         await until(lambda: {line.event_id for line in ledger.lines()} >= {f"n{i}" for i in range(100)})
+        await is_serving(service, queues=["post"])
+        assert stopped(worker) == 0
     assert [letter[b"error"] for letter in letters] == [b"Poison"]
     assert b"outlived 3 workers" in letters[0][b"reason"]
     assert [line.event_id for line in ledger.lines("poisoned")] == ["bad"] * 3
+    await _assert_that_only_a_letter_is_left(service, "poison")
 
 
 @pytest.mark.slow
@@ -259,12 +274,22 @@ async def test_a_parked_message_that_kills_its_worker_is_dead_lettered_and_the_o
         for lane in await service.client.zrange(parked, 0, -1):
             await service.client.zadd(parked, {lane: 0})
     await outlive(service, tmp_path, 3)
-    with worker_process(service.url, tmp_path, ["post"], NOTIFIER_LEASE_TTL="1s"):
+    with worker_process(service.url, tmp_path, ["post"], NOTIFIER_LEASE_TTL="1s") as worker:
         letters = await until(lambda: service.entries("post", "dlq"))
         await until(lambda: {line.event_id for line in ledger.lines()} >= {f"n-{u}" for u in lanes})
         await until(lambda: service.nothing_left("post"))
+        await is_serving(service, queues=["post"])
+        assert stopped(worker) == 0
     assert [letter[b"error"] for letter in letters] == [b"Poison"]
     assert [line.event_id for line in ledger.lines("poisoned")] == ["bad"] * 3
+    await _assert_that_only_a_letter_is_left(service, "turns")
+
+
+async def _assert_that_only_a_letter_is_left(service: Service, recipient: str) -> None:
+    """A stream of dead letters that nobody has served yet has no group."""
+    letters = service.keys.dlq("post", service.keys.partition_of(recipient))
+    left = await leftovers(service.client, service.keys, ["events", "post"])
+    assert left == [f"{letters} holds 1"]
 
 
 @pytest.mark.slow
@@ -278,6 +303,7 @@ async def test_workers_that_stop_cleanly_are_not_held_against_a_message(
         with worker_process(service.url, tmp_path, ["post"], **long) as worker:
             await until(lambda worker=worker: worker.pid in {line.pid for line in ledger.lines("stuck")})  # type: ignore[misc]
             assert stopped(worker) == 0
-    with worker_process(service.url, tmp_path, ["post"], UNSTUCK="yes", **long):
+    with worker_process(service.url, tmp_path, ["post"], UNSTUCK="yes", **long) as worker:
         await until(lambda: [line.event_id for line in ledger.lines()] == ["e0", "e1", "e2"])
-    assert await service.entries("post", "dlq") == []
+        assert stopped(worker) == 0
+    await service.assert_at_baseline()

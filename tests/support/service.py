@@ -20,6 +20,7 @@ from notifier.publisher import AsyncPublisher
 from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
 from notifier.worker import Worker
+from tests.support.ledger import leftovers
 
 QUICK: Mapping[str, Any] = {
     "lease_ttl": timedelta(seconds=2),
@@ -115,6 +116,11 @@ class Service:
             if token:
                 found[p] = token.decode().rpartition("#")[0]
         return found
+
+    async def assert_at_baseline(self, *queues: str) -> None:
+        """Once every worker has stopped: nothing is left that `leftovers` knows of."""
+        left = await leftovers(self.client, self.keys, queues or ("events", "post"))
+        assert not left, left
 
     async def nothing_left(self, *queues: str) -> bool:
         """No entry, no pending entry, no parked lane."""
