@@ -163,20 +163,11 @@ async def test_a_lease_that_is_deleted_by_hand_is_taken_again(
     await service.assert_at_baseline()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    ("when", "command"),
-    [
-        ("before", "commit"),
-        ("before", "XREADGROUP"),
-        ("after", "commit"),
-        ("after", "route"),
-        ("after", "lease_acquire"),
-        ("after", "lease_renew"),
-        ("after", "recover"),
-        ("after", "lanes_due"),
-        ("after", "promote"),
-        ("after", "XREADGROUP"),
-    ],
+    "command",
+    ["commit", "route", "worker_alive", "lease_acquire", "lease_renew", "recover", "lanes_due", "promote"]
+    + ["XREADGROUP", "ZMSCORE"],
 )
 async def test_a_connection_cut_around_a_command_costs_nothing(
     service: Service, post: ScriptedChannel, load: Load, when: str, command: str
@@ -195,9 +186,16 @@ async def test_a_connection_cut_around_a_command_costs_nothing(
             for _ in range(6):
                 await load.publish(COUNT // 6)
             await load.all_sent(more=3)
-            await until(lambda: proxy.cuts)
+            later = 3
+            while proxy.cuts < 3:  # some calls are made only where there is something to do
+                post.answers[address_of("u3")].append(TransientFailure("451"))
+                due = datetime.now(UTC) + timedelta(milliseconds=50)
+                await service.publish(ping(f"later{later}", "late", deliver_at=due))
+                await load.publish(len(PEOPLE))
+                later += 1
+                await load.all_sent(more=later)
     load.assert_each_once_and_in_order()
-    assert post.sent_to(address_of("late")) == [f"later{n}" for n in range(3)]
+    assert post.sent_to(address_of("late")) == [f"later{n}" for n in range(later)]
     await service.assert_at_baseline()
 
 
