@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import api, bare, mail, ours, streams
+from benchmarks.limits import add_strict, conclude
 from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
@@ -139,12 +140,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="pairs of runs; the median pair is reported")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
     add_results(parser)
+    add_strict(parser)
     options = parser.parse_args()
     quiet()
     settle_memory()
     results = measure(options.rounds, options.scale)
     record(options.results, results)
     _print(results)
+    conclude(results, strict=options.strict)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ async def skips(service: Service, post: ScriptedChannel, *events: dict[str, Any]
         async with service.worker([post]):
             await service.publish(*events)
             await until(lambda: service.nothing_left("events", "post"))
-    return [line["reason"] for line in lines if line["event"] == "delivery_skipped"]
+    found = [line for line in lines if line["event"] == "delivery_skipped"]
+    assert {line["log_level"] for line in found} <= {"debug"}
+    return [line["reason"] for line in found]
 
 
 # Fanning out.

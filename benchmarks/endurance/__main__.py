@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.endurance import backlog, memory, size
+from benchmarks.limits import add_strict, conclude
 from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
@@ -85,6 +86,7 @@ def main() -> None:
         "--aof-rewrite", action="store_true", help="leave the server's rewriting of its log on"
     )
     add_results(parser)
+    add_strict(parser)
     options = parser.parse_args()
     quiet()
     settle_memory()
@@ -99,6 +101,7 @@ def main() -> None:
             figures[name] = SUBJECTS[name](broker.url, options.scale) | {"server": server}
     record(options.results, figures)
     _print(figures)
+    conclude(figures, strict=options.strict)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ours
+from benchmarks.limits import add_strict, conclude
 from benchmarks.peers.installing import PEERS, Peer, Unavailable, last_words
 from benchmarks.results import add_results, quiet, record, recorded
 from notifier.bootstrap import settle_memory
@@ -155,13 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make bench-peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs; the median pair is reported")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs; the median pair is reported")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, help="these peers; the figures of the others stay"
     )
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="where the peers are installed")
     add_results(parser)
+    add_strict(parser)
     options = parser.parse_args()
     quiet()
     settle_memory()
@@ -170,6 +172,7 @@ def main() -> None:
         figures = Comparison(broker.url, options.folder, options.scale).run(chosen, options.rounds)
     record(options.results, {"peers": recorded(options.results).get("peers", {}) | figures})
     _print(figures)
+    conclude({"peers": figures}, strict=options.strict)
 
 
 if __name__ == "__main__":

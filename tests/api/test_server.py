@@ -21,6 +21,7 @@ import redis
 
 from notifier.api.server import DRAIN
 from notifier.broker.connection import connect
+from notifier.keys import Keys
 from notifier.local.broker import end_with_parent, free_port
 from notifier.operations import partitions
 from tests.api.conftest import ENVIRON, PUBLISH
@@ -266,5 +267,8 @@ async def test_it_waits_while_partitions_are_changed_and_ends_once_they_were(
         assert await server.ended() == 1
         assert server.lines("partitions_moved")
         assert server.lines("api_stopped")
-    async with started(redis_url, tmp_path) as (server, client):
+    async with started(redis_url, tmp_path) as (server, client), connect(redis_url) as broker:
         assert (await client.get("/readyz")).status_code == 200
+        assert (await client.post("/v1/events", json=EVENTS)).status_code == 202
+        waiting = [await broker.xlen(Keys(partitions=4, layout=2).queue("events", n)) for n in range(4)]
+        assert sum(waiting) == len(EVENTS)

@@ -54,6 +54,9 @@ def test_it_lives_is_ready_and_tells_its_metrics(start: Any, waiting: Any) -> No
     with asking(worker) as client:
         waiting(lambda: client.get("/readyz").status_code == 200, "it is ready")
         assert client.get("/livez").json() == {"status": "ok"}
+        for path in ("/livez", "/readyz"):
+            head = client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
         assert "notifier_routed_total" in client.get("/metrics").text
         assert client.get("/v1/queues").status_code == 404
         assert client.post("/livez").status_code == 405
