@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from notifier.errors import TemplateError
+from notifier.errors import TemplateError, UnusedTemplate
 
 OPTIONS_FILE: Final = "event.toml"
 SAMPLE_FILE: Final = "sample.json"
@@ -122,7 +122,7 @@ def _folder_problems(
     defaults = {(name.event_type, name.channel) for name in names if name.locale is None}
     for name in names:
         if name.channel not in channels:
-            yield TemplateError(name.path, f"channel {name.channel} is not configured")
+            yield UnusedTemplate(name.path, f"channel {name.channel} is not configured")
         elif (name.event_type, name.channel) not in defaults:
             yield TemplateError(name.path, f"{name.channel}.jinja, the version for other locales, is missing")
 

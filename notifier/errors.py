@@ -66,12 +66,20 @@ class TemplateError(NotifierError):
         super().__init__(f"{where}: {reason}")
 
 
+class UnusedTemplate(TemplateError):
+    """It is for a channel that is not configured. Nothing is missing, unless the name is misspelt."""
+
+
 class BrokerError(NotifierError):
     """The broker did not do what was asked. Nothing was dropped."""
 
 
 class BrokerUnavailable(BrokerError):
     """No usable connection. Repeating a publish with the same event id is harmless."""
+
+
+class EmbeddedServerFailed(BrokerUnavailable):
+    """The server that `notifier dev` and `notifier demo` bring along did not start, or ended by itself."""
 
 
 class PartitionsMoved(BrokerUnavailable):

@@ -364,6 +364,8 @@ def _explain(kind: str, loc: tuple[int | str, ...], message: str, what: str) -> 
         field = field.removesuffix(".float")
     elif kind == "json_invalid":
         field, reason = what, "is not JSON: " + message.removeprefix("Invalid JSON: ")
+        if "recursion limit" in message:
+            reason = "is nested too deeply"
     elif kind == "string_pattern_mismatch":
         if "Cc" in message:
             reason = "has a control character"

@@ -36,7 +36,7 @@ from notifier.broker.partition import Partition, State
 from notifier.broker.scripts import Call, run, run_all, script
 from notifier.catalogue import Catalogue, EventKind
 from notifier.channel import Channel
-from notifier.dead_letters import Failure, Graveyard, is_dead_letter, split
+from notifier.dead_letters import ALERT_TYPE, Failure, Graveyard, is_dead_letter, split
 from notifier.errors import (
     BrokerError,
     BrokerFull,
@@ -216,6 +216,8 @@ class Router:
                 where = f"{where};{self._trace_on(work, event)}"
             work.deliveries += (event.body, where)
             work.deliveries += found
+        elif event.type == ALERT_TYPE:
+            log.warning("alerts_reach_nobody", setting="NOTIFIER_ADMINS", **_about(work.partition, event))
         work.messages.append(message)
 
     def _trace_on(self, work: _Work, event: _Event) -> str:

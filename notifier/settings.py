@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from notifier.broker.meta import MAX_PARTITIONS
 from notifier.broker.url import check_url
 from notifier.errors import ConfigurationError, InvalidRecipient
-from notifier.event import parse_to
+from notifier.event import parse_recipient
 from notifier.publisher import Durability
 
 PREFIX = "NOTIFIER_"
@@ -173,7 +173,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     check_url(settings.redis_url)
     for admin in settings.admins:
         try:
-            parse_to(admin.encode())
+            parse_recipient({"id": admin, "email": admin} if "@" in admin else {"id": admin})
         except InvalidRecipient as error:
             raise ConfigurationError("NOTIFIER_ADMINS", f"{admin!r} {error.reason}") from None
     return settings

@@ -21,7 +21,7 @@ from notifier.broker.reader import DueReader, Reader, open_reader
 from notifier.channel import Channel
 from notifier.dead_letters import Graveyard, SecondTry
 from notifier.delivering import Deliveries, Limits, Policy
-from notifier.errors import ConfigurationError
+from notifier.errors import ConfigurationError, TemplateError
 from notifier.keys import EVENTS, Keys, dlq_of
 from notifier.policy import RetryPolicy
 from notifier.publisher import AsyncPublisher
@@ -164,13 +164,22 @@ class Worker:
 
     async def _watch_templates(self) -> None:
         """Picks up changed templates. What is broken keeps its last good version, and is told once."""
+        told: list[str] = []  # of a folder that could not be read
         while True:
             await asyncio.sleep(_LOOK_AT_TEMPLATES)
             if await asyncio.to_thread(self._templates.changed):
-                problems = await asyncio.to_thread(self._templates.reload)
-                log.info("templates_reloaded", problems=len(problems))
-                metrics.TEMPLATE_PROBLEMS.set(len(problems))
-                for problem in problems:
-                    log.error(
-                        "template_broken", template=problem.template, line=problem.line, reason=problem.reason
-                    )
+                problems: Sequence[TemplateError] = await asyncio.to_thread(self._templates.reload)
+                if told and told == [str(problem) for problem in problems]:
+                    continue
+            elif told:  # it is back, as it was
+                problems = self._templates.problems
+            else:
+                continue
+            log.info("templates_reloaded", problems=len(problems))
+            metrics.TEMPLATE_PROBLEMS.set(len(problems))
+            for problem in problems:
+                log.error(
+                    "template_broken", template=problem.template, line=problem.line, reason=problem.reason
+                )
+            is_unread = await asyncio.to_thread(self._templates.changed)
+            told = [str(problem) for problem in problems] if is_unread else []

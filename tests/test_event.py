@@ -149,7 +149,7 @@ def test_what_is_refused_names_its_field_in_one_line(case: str) -> None:
         (b"\xff", "is not JSON"),
         ('{"type":"like","recipient":"u1"} {}', "is not JSON"),
         ('{"type":"like","recipient":"u1","data":{"x":"\\ud800"}}', "is not JSON"),
-        ('{"type":"like","recipient":"u1","data":{"x":' + "[" * 300 + "]" * 300 + "}}", "recursion"),
+        ('{"type":"like","recipient":"u1","data":{"x":' + "[" * 300 + "]" * 300 + "}}", "nested too deeply"),
         (" " * (2 * MAX_EVENT_BYTES + 1), "bytes"),
     ],
 )

@@ -14,6 +14,7 @@ import structlog.testing
 
 from notifier.broker.scripts import Call, run, script
 from notifier.channel import Address
+from notifier.dead_letters import ALERT_TYPE
 from notifier.errors import Fenced
 from notifier.event import Recipient, encode_recipient, parse_recipient
 from notifier.keys import GROUP, Keys
@@ -69,6 +70,21 @@ async def test_an_event_becomes_one_delivery_for_each_address_of_each_channel(se
         await until(lambda: service.nothing_left("events", "post", "pigeon"))
     for channel in (post, pigeon):
         assert sorted(attempt.address for attempt in channel.sent) == [ADA, "phone-token"]
+
+
+async def test_an_alert_without_an_address_is_told_as_a_warning(
+    service: Service, post: ScriptedChannel
+) -> None:
+    (service.templates / ALERT_TYPE).mkdir()
+    (service.templates / ALERT_TYPE / "post.jinja").touch()
+    (service.templates / ALERT_TYPE / "event.toml").write_text("")
+    with structlog.testing.capture_logs() as lines:
+        async with service.worker([post]):
+            await service.publish({"type": ALERT_TYPE, "recipient": "com"})
+            await until(lambda: any(line["event"] == "alerts_reach_nobody" for line in lines))
+    [line] = [line for line in lines if line["event"] == "alerts_reach_nobody" and "recipient" in line]
+    assert (line["log_level"], line["setting"]) == ("warning", "NOTIFIER_ADMINS")
+    assert "com" not in line["recipient"]
 
 
 async def test_the_stored_profile_is_used_with_inline_values_on_top(

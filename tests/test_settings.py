@@ -99,6 +99,7 @@ def test_everything_can_be_set() -> None:
         ("NOTIFIER_ALERT_INTERVAL", "0s", "equal to 1s"),
         ("NOTIFIER_ADMINS", "ops@example.com,a\nb", "control character"),
         ("NOTIFIER_ADMINS", "\udcff", "is not UTF-8"),
+        ("NOTIFIER_ADMINS", "a b@c", "is not a mail address"),
         ("NOTIFIER_TEMPLATES", "\udcff", "is not UTF-8"),
         ("NOTIFIER_DLQ_DELAY", "3651d", "is longer than ten years"),
         ("NOTIFIER_DLQ_DELAY", "999999999w", "is longer than ten years"),

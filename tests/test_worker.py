@@ -13,6 +13,7 @@ from notifier.bootstrap import open_runtime, open_templates, open_worker
 from notifier.channel import Channel, PermanentFailure, TransientFailure
 from notifier.errors import BrokerUnavailable, ConfigurationError
 from notifier.local.broker import EmbeddedBroker, free_port
+from notifier.rendering import TemplateFolder
 from notifier.settings import Settings
 from notifier.worker import Worker, chosen_roles
 from tests.support.channels import ScriptedChannel
@@ -129,6 +130,36 @@ async def test_a_template_that_is_added_while_it_runs_is_picked_up(service: Serv
             await until(lambda: any(line["event"] == "templates_reloaded" for line in lines))
             await service.publish(ping("e0", "ada", type="news"))
             await until(lambda: post.sent_to(address_of("ada")) == ["e0"])
+
+
+async def test_a_templates_folder_that_is_away_is_told_once_and_so_is_its_return(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("notifier.worker._LOOK_AT_TEMPLATES", 0.01)
+    looks, look = [0], TemplateFolder.changed
+
+    def changed(folder: TemplateFolder) -> bool:
+        looks[0] += 1
+        return look(folder)
+
+    monkeypatch.setattr(TemplateFolder, "changed", changed)
+    away = service.templates.with_name("elsewhere")
+    with structlog.testing.capture_logs() as lines:
+
+        def told(event: str) -> int:
+            return sum(line["event"] == event for line in lines)
+
+        async with service.worker([ScriptedChannel()], ["router"]):
+            service.templates.rename(away)
+            await until(lambda: told("template_broken") == 1)
+            since = looks[0]
+            await until(lambda: looks[0] > since + 20)
+            assert (told("template_broken"), told("templates_reloaded")) == (1, 1)
+            away.rename(service.templates)
+            await until(lambda: told("templates_reloaded") == 2)
+            since = looks[0]
+            await until(lambda: looks[0] > since + 20)
+            assert (told("template_broken"), told("templates_reloaded")) == (1, 2)
 
 
 async def test_two_workers_in_one_process_stop_one_after_the_other(service: Service) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _EXTRA = {"typer", "rich", "structlog"}
 _INTERRUPTED = 130
@@ -19,6 +21,16 @@ def interruptible() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt, or cancels what asyncio runs, as Python has it."""
     if signal.getsignal(signal.SIGINT) is end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def uninterruptible() -> Iterator[None]:
+    """Meanwhile Ctrl-C does nothing: the command is about to end, and has only to say what it has done."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main() -> None:

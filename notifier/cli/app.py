@@ -21,6 +21,7 @@ from notifier.cli.publish import publish
 from notifier.cli.worker import worker
 from notifier.errors import (
     BrokerUnavailable,
+    EmbeddedServerFailed,
     ConfigurationError,
     InvalidInput,
     NotifierError,
@@ -124,7 +125,8 @@ def _told(error: Exception) -> tuple[int, str]:
         return _told_usage(error)
     if isinstance(error, InvalidInput | ConfigurationError):
         return 2, f"notifier: {error}"
-    if isinstance(error, BrokerUnavailable) and not isinstance(error, PartitionsMoved):
+    about_us = PartitionsMoved | EmbeddedServerFailed
+    if isinstance(error, BrokerUnavailable) and not isinstance(error, about_us):
         return 1, f"notifier: NOTIFIER_REDIS_URL: {error}"
     if isinstance(error, NotifierError):
         return 1, f"notifier: {error}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from notifier.cli import output
+from notifier.cli import output, uninterruptible
 from notifier.cli.context import CommandFailed, connected
 
 if TYPE_CHECKING:
@@ -108,9 +108,18 @@ class MendJob:
         noun = output.counted(total or 0, "dead letter")
         if ask and not typer.confirm(f"{self.action.capitalize()} {noun}?", err=True):
             raise CommandFailed("notifier: nothing was done")
-        with _progress(self.action, total) as show:
-            results = connected(self.settings, lambda runtime: self._mend_all(runtime, show))
-        self._tell(results)
+        so_far: Counter[Result] = Counter()
+        try:
+            with _progress(self.action, total) as show:
+                connected(self.settings, lambda runtime: self._mend_all(runtime, so_far, show))
+        except KeyboardInterrupt:
+            with uninterruptible():
+                done = f"{self._done(so_far)}, and perhaps those that were under way"
+                output.note(f"interrupted; {done}: run it again for the rest")
+                if self.as_json:
+                    self._tell(so_far)
+            raise
+        self._tell(so_far)
 
     async def _groups(self, runtime: Runtime) -> Counter[_Group]:
         """How many there are of each queue, state, error and type."""
@@ -125,12 +134,13 @@ class MendJob:
                 break
         return groups
 
-    async def _mend_all(self, runtime: Runtime, show: Callable[[Counter[Result]], None]) -> Counter[Result]:
+    async def _mend_all(
+        self, runtime: Runtime, so_far: Counter[Result], show: Callable[[Counter[Result]], None]
+    ) -> None:
+        """Counts in `so_far` what became of each."""
         from notifier.errors import BrokerError
         from notifier.operations.dead_letters import find
-        from notifier.operations.mending import Result, mend_all
-
-        so_far: Counter[Result] = Counter()
+        from notifier.operations.mending import mend_all
 
         def progress(results: Counter[Result]) -> None:
             so_far.update(results - so_far)
@@ -138,13 +148,19 @@ class MendJob:
 
         letters = find(runtime.client, runtime.keys, self.selection)
         try:
-            return await mend_all(
+            await mend_all(
                 runtime.client, runtime.keys, self.action, letters,
                 limit=self.limit, rate=self.rate, progress=progress,
             )  # fmt: skip
         except BrokerError as error:
-            done = f"{output.counted(so_far[Result.DONE], 'letter')} {_DONE[self.action]}"
-            raise CommandFailed(f"notifier: {error}; {done}: run it again for the rest") from error
+            raise CommandFailed(
+                f"notifier: {error}; {self._done(so_far)}: run it again for the rest"
+            ) from error
+
+    def _done(self, results: Counter[Result]) -> str:
+        from notifier.operations.mending import Result
+
+        return f"{output.counted(results[Result.DONE], 'letter')} {_DONE[self.action]}"
 
     # What it came to.
 

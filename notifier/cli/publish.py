@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli import interruptible, output
+from notifier.cli import interruptible, output, uninterruptible
 from notifier.cli.context import CommandFailed, JsonOption, read_settings
 from notifier.cli.line_ids import PREFIX, LineIds
 from notifier.cli.lines import Line, Source, before, hint, opened
@@ -58,7 +58,8 @@ def publish(
                     show()
         except (CommandFailed, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt):
-                output.note(f"interrupted; {run.interrupted()}")
+                with uninterruptible():
+                    output.note(f"interrupted; {run.interrupted()}")
             if as_json:
                 output.emit(run.counts())
             raise
@@ -98,7 +99,7 @@ class _Run:
             self._send(chunk[: len(events)], events)
         if problem:
             self.repeat_from = problem.line
-            rest = before(problem.line, *self._published()) or "nothing is published"
+            rest = self._published_before(problem.line)
             raise CommandFailed(f"{self._source.name}:{problem.line}: {problem.text}; {rest}", 2)
 
     def _read(self, chunk: Sequence[Line]) -> tuple[list[Event], _Problem | None]:
@@ -143,7 +144,11 @@ class _Run:
             self.repeat_from = self._on_the_way[0].number
             return self._how_to_go_on(self._on_the_way)
         self.repeat_from = self.next_line
-        return before(self.next_line, *self._published()) or "nothing is published"
+        return self._published_before(self.next_line)
+
+    def _published_before(self, line: int) -> str:
+        done = self.accepted or self.duplicates  # else the lines before it are blank
+        return (before(line, *self._published()) if done else "") or "nothing is published"
 
     def _count(self, one: Accepted) -> None:
         self.notifications += len(one.recipients) - len(one.duplicates)

@@ -25,7 +25,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from notifier.errors import BrokerUnavailable, ConfigurationError
+from notifier.errors import BrokerUnavailable, ConfigurationError, EmbeddedServerFailed
 
 _PR_SET_PDEATHSIG = 1
 _START_DEADLINE = 10.0
@@ -211,7 +211,10 @@ class EmbeddedBroker:
                 except redis.RedisError:
                     time.sleep(0.01)
         words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        raise BrokerUnavailable(f"the embedded server did not start on port {self.port}: {words[0]}")
+        raise EmbeddedServerFailed(
+            f"the embedded server, whose data is in {self.folder}, did not start on port {self.port}: "
+            f"{words[0]}"
+        )
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 5 s."""

@@ -23,7 +23,7 @@ from notifier.api.server import listen, prepared
 from notifier.bootstrap import Runtime, open_channels, open_runtime, open_templates, open_worker
 from notifier.broker.cancelling import cancel_until_done
 from notifier.channel import Channel, InboxEntry
-from notifier.errors import BrokerUnavailable, ConfigurationError
+from notifier.errors import ConfigurationError, EmbeddedServerFailed
 from notifier.local import happenings
 from notifier.local.broker import EmbeddedBroker, PortInUse, port_in_use
 from notifier.local.causes import first_cause
@@ -326,7 +326,7 @@ async def _watching(broker: EmbeddedBroker) -> AsyncIterator[asyncio.Task[None]]
     async def watch() -> None:
         while broker.exit_code is None:  # noqa: ASYNC110 - a process, not a coroutine, ends it
             await asyncio.sleep(_WATCH_BROKER)
-        raise BrokerUnavailable(f"the embedded server ended by itself; see {broker.folder}/valkey.log")
+        raise EmbeddedServerFailed(f"the embedded server ended by itself; see {broker.folder}/valkey.log")
 
     async with _background(watch()) as task:
         yield task

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from notifier.catalogue import SAMPLE_FILE, EventKind, template_names
-from notifier.errors import ConfigurationError, InvalidEvent, TemplateError
+from notifier.errors import ConfigurationError, InvalidEvent, TemplateError, UnusedTemplate
 from notifier.event import Event, parse_event
 from notifier.rendering.folder import TemplateFolder
 
@@ -18,6 +18,8 @@ class Problem:
     template: str
     line: int | None
     message: str
+    is_unused: bool = False
+    """Of a channel that is not configured."""
 
     def __str__(self) -> str:
         where = self.template if self.line is None else f"{self.template}:{self.line}"
@@ -56,7 +58,10 @@ def check(folder: TemplateFolder) -> list[Problem]:
     # A template that does not compile says so when it is loaded, and again when it is rendered.
     unique = {str(error): error for error in found}.values()
     return sorted(
-        (Problem(error.template, error.line, error.reason) for error in unique),
+        (
+            Problem(error.template, error.line, error.reason, isinstance(error, UnusedTemplate))
+            for error in unique
+        ),
         key=lambda problem: (problem.template, problem.line or 0),
     )
 

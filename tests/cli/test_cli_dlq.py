@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from notifier.keys import Keys
+from notifier.operations import mending
 
 
 @pytest.fixture
@@ -48,6 +49,32 @@ def test_a_list_is_cut_with_a_word_and_whole_for_programs(cli: Any, bury: Any) -
     assert len(cli("dlq", "list", "--limit", "0").out.splitlines()) == 61
     assert len(cli("dlq", "list", "--json").lines) == 60
     assert len(cli("dlq", "list", "--json", "--limit", "7").lines) == 7
+
+
+@pytest.mark.parametrize(("action", "done"), [("discard", "discarded"), ("redrive", "redriven")])
+def test_ctrl_c_says_how_many_are_done(
+    cli: Any, bury: Any, monkeypatch: pytest.MonkeyPatch, action: str, done: str
+) -> None:
+    for _ in range(5):
+        bury("email", state="dead")
+
+    async def interrupted(*arguments: Any) -> Any:
+        results = await mend(*arguments)
+        if before:
+            raise KeyboardInterrupt
+        before.append(results)
+        return results
+
+    mend, before = mending.mend, list[Any]()
+    monkeypatch.setattr(mending, "mend", interrupted)
+    outcome = cli("dlq", action, "--all", "--yes", "--rate", "10/s")  # one at a time
+    assert outcome.code == 130
+    assert outcome.err == (
+        f"notifier: interrupted; 1 letter {done}, and perhaps those that were under way: "
+        "run it again for the rest\n"
+    )
+    monkeypatch.undo()
+    assert len(cli("dlq", "list", "--json").lines) == 3
 
 
 def test_filters_reach_the_selection(cli: Any, bury: Any) -> None:

@@ -231,6 +231,14 @@ def test_a_broken_template_is_named(cli: Cli, tmp_path: Path) -> None:
     assert "NOTIFIER_TEMPLATES" in wrong
 
 
+def test_a_template_of_a_channel_that_is_not_configured_is_no_error(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "like").mkdir()
+    (tmp_path / "like/pigeon.jinja").write_text("coo")
+    outcome = cli("doctor", "--json", templates=str(tmp_path))
+    assert found(outcome, "warning")["like/pigeon.jinja"]["found"] == "channel pigeon is not configured"
+    assert "like/pigeon.jinja" not in found(outcome, "error")
+
+
 def test_a_user_with_few_rights_is_told_which_are_missing(cli: Cli, client: redis.Redis) -> None:
     client.acl_setuser("dr", enabled=True, passwords=["+sesame"], keys=["{ntf:*"], categories=["+@all"], commands=["-config", "-zadd"])  # fmt: skip # noqa: E501
     try:

@@ -151,6 +151,10 @@ def test_an_error_in_line_1_says_that_nothing_is_published(cli: Any, tmp_path: P
     assert cli("publish", _file(tmp_path, "{}")).failed(2).endswith("; nothing is published")
 
 
+def test_blank_lines_are_not_published(cli: Any, tmp_path: Path) -> None:
+    assert cli("publish", _file(tmp_path, "\n\n{}")).failed(2).endswith("; nothing is published")
+
+
 def test_an_empty_file_is_no_error(cli: Any, tmp_path: Path) -> None:
     path = _file(tmp_path, "")
     assert cli("publish", path).failed(0) == f"notifier: {path} is empty: nothing to publish"

@@ -32,6 +32,11 @@ async def templates(settings: Settings, channels: Mapping[str, Channel]) -> Asyn
     problems = await asyncio.to_thread(rendering.check, folder)
     for problem in problems[:_SHOWN]:
         where = problem.template if problem.line is None else f"{problem.template}:{problem.line}"
+        if problem.is_unused:
+            means = "Nobody uses this file; the type goes out through its other channels."
+            mend = "Remove it, or add the channel to NOTIFIER_CHANNELS."
+            yield warning(where, problem.message, means, mend)
+            continue
         means = "Notifications of this type become dead letters on this channel."
         yield error(where, problem.message, means, "Mend the file; notifier templates check says when it is.")
     if len(problems) > _SHOWN:
@@ -47,7 +52,7 @@ async def channel(name: str, one: Channel) -> AsyncIterator[Finding]:
     try:
         await one.open()
     except ConfigurationError as wrong:
-        means = f"No worker with the role {name} starts."
+        means = f"With these settings, no worker with the role {name} starts."
         mend = f"Set {wrong.setting}; or take the channel out of NOTIFIER_CHANNELS."
         yield error(wrong.setting, wrong.reason, means, mend)
         return
