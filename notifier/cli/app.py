@@ -21,8 +21,8 @@ from notifier.cli.publish import publish
 from notifier.cli.worker import worker
 from notifier.errors import (
     BrokerUnavailable,
-    EmbeddedServerFailed,
     ConfigurationError,
+    EmbeddedServerFailed,
     InvalidInput,
     NotifierError,
     PartitionsMoved,

@@ -14,6 +14,8 @@ from typing import Any, Final, NoReturn, Self
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from notifier.observability import OutagesOnce
+
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
@@ -33,7 +35,8 @@ class LogLine:
 
 @contextmanager
 def worker_log(heard: Callable[[LogLine], None], file: Path | None = None) -> Iterator[None]:
-    """Every line of the log goes to `heard`, and as JSON to `file`; nothing goes to the screen.
+    """Every line of the log goes to `heard`, and as JSON to `file`; nothing goes to the screen. Of an outage
+    the same is said once, as in a worker's own log.
 
     Raises OSError when the file can't be written.
     """
@@ -47,7 +50,7 @@ def worker_log(heard: Callable[[LogLine], None], file: Path | None = None) -> It
             raise structlog.DropEvent
 
         structlog.configure(
-            processors=[structlog.processors.format_exc_info, catch],
+            processors=[OutagesOnce(), structlog.processors.format_exc_info, catch],
             wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
             cache_logger_on_first_use=False,
         )
