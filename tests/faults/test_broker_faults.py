@@ -163,12 +163,15 @@ async def test_a_lease_that_is_deleted_by_hand_is_taken_again(
     await service.assert_at_baseline()
 
 
+CALLS = (
+    "commit", "route", "worker_alive", "lease_acquire", "lease_renew", "recover", "lanes_due", "promote",
+    "XREADGROUP", "ZMSCORE",
+)  # fmt: skip
+"""What a worker that runs asks of the server, under a load with a parked lane and scheduled events."""
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    "command",
-    ["commit", "route", "worker_alive", "lease_acquire", "lease_renew", "recover", "lanes_due", "promote"]
-    + ["XREADGROUP", "ZMSCORE"],
-)
+@pytest.mark.parametrize("command", CALLS)
 async def test_a_connection_cut_around_a_command_costs_nothing(
     service: Service, post: ScriptedChannel, load: Load, when: str, command: str
 ) -> None:

@@ -60,7 +60,6 @@ async def test_a_rolling_restart_under_load_repeats_nothing(
             published = 2_000 * (number + 1)
             await service.publish(*work.events[published - 2_000 : published])
             await work.reaches(published - 1_800)
-            assert work.done() < published
             assert stopped(workers[number]) == 0
             workers.append(stack.enter_context(worker_process(service.url, tmp_path, **slowly)))
             await is_serving(service, workers=2)

@@ -57,10 +57,10 @@ class Proxy:
         back = asyncio.create_task(self._answers(up_reader, writer, silent))
         try:
             while data := await reader.read(1 << 20):
-                if _take(self._before, data):
+                if not silent.is_set() and _take(self._before, data):
                     self.cuts += 1
                     return
-                if _take(self._after, data):
+                if not silent.is_set() and _take(self._after, data):  # else it is cut already
                     silent.set()  # from the server's next answer on
                 up_writer.write(data)
                 await up_writer.drain()
