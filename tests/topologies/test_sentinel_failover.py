@@ -62,7 +62,6 @@ async def test_a_primary_that_is_killed_under_load_is_replaced(
         async with traffic.flowing():
             await traffic.some_more()
             killed = time.monotonic()
-            at_once = traffic.count
             await asyncio.to_thread(sentinels.fail_over)
             await traffic.some_more()
         await until(lambda: service.nothing_left("events", "post"))
@@ -75,7 +74,6 @@ async def test_a_primary_that_is_killed_under_load_is_replaced(
         assert not verdict.missing
     else:
         assert len(verdict.missing) <= 20  # of the two publishes before the end
-        assert at_once < traffic.count
 
 
 @pytest.mark.parametrize("durability", ["memory", "replicas"])
