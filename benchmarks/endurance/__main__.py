@@ -12,6 +12,8 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from benchmarks.results import add_results, quiet, record
 from notifier.bootstrap import settle_memory
 from notifier.local.broker import EmbeddedBroker
 
-SUBJECTS = {"bytes_per_event": size.measure, "backlog": backlog.measure, "memory": memory.measure}
+SUBJECTS = ("bytes_per_event", "backlog", "memory")
 
 
 def _installed_server() -> Path | None:
@@ -33,14 +35,19 @@ def _installed_server() -> Path | None:
     return Path(found) if found else None
 
 
-def _prepared(url: str, aof_rewrite: bool) -> str:
-    """Its name, version and allocator."""
-    with redis.Redis.from_url(url) as client:
-        if not aof_rewrite:
-            client.config_set("auto-aof-rewrite-percentage", 0)
-        info = client.info()
-    name = "valkey" if "valkey_version" in info else "redis"
-    return f"{name} {info[f'{name}_version']}, {info['mem_allocator']}"
+@contextmanager
+def _server(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """The URL of an empty one; and its name, version and allocator."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedBroker(Path(folder), persistent=True, binary=options.server) as broker,
+    ):
+        with redis.Redis.from_url(broker.url) as client:
+            if not options.aof_rewrite:
+                client.config_set("auto-aof-rewrite-percentage", 0)
+            info = client.info()
+        name = "valkey" if "valkey_version" in info else "redis"
+        yield broker.url, f"{name} {info[f'{name}_version']}, {info['mem_allocator']}"
 
 
 def _print(figures: dict[str, dict[str, Any]]) -> None:
@@ -78,7 +85,7 @@ def main() -> None:
         prog="make bench-endurance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual number of events")
-    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="these sections")
+    parser.add_argument("--only", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="these sections")
     parser.add_argument(
         "--server", type=Path, default=_installed_server(), help="the program of the server to measure on"
     )
@@ -93,12 +100,14 @@ def main() -> None:
     figures = {}
     for name in options.only:
         # A server of its own for each: freed memory that it keeps would count for the next.
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            EmbeddedBroker(Path(folder), persistent=True, binary=options.server) as broker,
-        ):
-            server = _prepared(broker.url, options.aof_rewrite)
-            figures[name] = SUBJECTS[name](broker.url, options.scale) | {"server": server}
+        with _server(options) as (url, server):
+            if name == "backlog":
+                with _server(options) as (beside, _):
+                    figures[name] = backlog.measure(url, beside, options.scale)
+            else:
+                measure = memory.measure if name == "memory" else size.measure
+                figures[name] = measure(url, options.scale)
+            figures[name]["server"] = server
     record(options.results, figures)
     _print(figures)
     conclude(figures, strict=options.strict)

@@ -277,6 +277,12 @@ async def after_a_death_over_lanes(scene: Scene, armed: Armed) -> None:
     await _two_deaths(scene, Armed("broker.committer.Committer._send", False, "post pop"), armed)
 
 
+async def after_a_death_in_the_dlq(scene: Scene, armed: Armed) -> None:
+    await _two_deaths(
+        scene, Armed("broker.committer.Committer._send", False, "post:dlq move XADD dead"), armed
+    )
+
+
 async def _two_deaths(scene: Scene, first: Armed, second: Armed) -> None:
     load, events = mixed()
     await scene.publisher.publish_many(events)

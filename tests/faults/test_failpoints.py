@@ -62,7 +62,8 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
         ("post mark lane", scenes.after_a_death_over_lanes),
     ],
     "broker.consumer.Consumer._recover": [
-        (f"{queue} recover", scenes.after_a_death) for queue in ("events", "post", "box", "post:dlq")
+        *((f"{queue} recover", scenes.after_a_death) for queue in ("events", "post", "box")),
+        ("post:dlq recover", scenes.after_a_death_in_the_dlq),
     ],
     "broker.leases.Leases._say_alive": [("", scenes.mix)],
     "broker.leases.Leases._renew": [(f"{q} lease_renew", scenes.mix) for q in ("events", "post", "post:dlq")],
@@ -120,6 +121,17 @@ CASES: Mapping[str, Sequence[tuple[str, Scenario]]] = {
 }
 """For each broker call what it may be about, and a scenario that comes there."""
 
+HOLDING = {
+    ("alerts.Alerter._unalerted", ""),
+    ("broker.consumer.Consumer._recover", "post recover"),
+    ("broker.consumer.Consumer._recover", "post:dlq recover"),
+    ("broker.reader.DueReader.read", "events:dlq read_due"),
+    ("broker.reader.DueReader.read", "post:dlq read_due"),
+    ("broker.reader.StreamReader.read", "events XREADGROUP"),
+    ("broker.reader.StreamReader.read", "post XREADGROUP"),
+}
+"""Who dies after one of these had something in the answer: an empty one is lost without harm."""
+
 
 def _all() -> list[tuple[str, Armed, Scenario]]:
     found = []
@@ -128,7 +140,8 @@ def _all() -> list[tuple[str, Armed, Scenario]]:
             for after, hit in itertools.product((False, True), range(1, HITS + 1)):
                 words = f"{site} {detail or '-'} {scenario.__name__} {'after' if after else 'before'}"
                 name = words.replace(" ", "/") + (f"/{hit}" if hit > 1 else "")
-                found.append((name, Armed(site, after, detail, hit), scenario))
+                holding = after and (site, detail) in HOLDING
+                found.append((name, Armed(site, after, detail, hit, holding), scenario))
     return found
 
 
@@ -209,6 +222,10 @@ def test_a_process_that_dies_there_costs_nothing(matrix: Matrix, name: str) -> N
 def test_every_broker_call_has_its_cases() -> None:
     assert set(CASES) == set(call_sites())
     assert len(call_sites()) == len(set(call_sites()))
+
+
+def test_what_must_hold_something_is_among_the_cases() -> None:
+    assert {(site, detail) for site, kinds in CASES.items() for detail, _ in kinds} >= HOLDING
 
 
 def test_every_operation_of_the_commit_has_its_cases() -> None:

@@ -131,12 +131,14 @@ def call_sites() -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Armed:
-    """Die at the `hit`th call of `site`; with `detail`, of those that `details` says this of."""
+    """Die at the `hit`th call of `site`; with `detail`, of those that `details` says this of. `holding`, of
+    those whose answer has something in it, which can be known only after them."""
 
     site: str
     after: bool
     detail: str = ""
     hit: int = 1
+    holding: bool = False
 
 
 class _State:
@@ -150,10 +152,30 @@ def arm(armed: Armed | None) -> None:
 
 def _is_now(site: str, args: Sequence[Any]) -> bool:
     armed = _State.armed
-    if armed is None or armed.site != site or (armed.detail and armed.detail not in details(args)):
+    return armed is not None and not armed.holding and _is_at(armed, site, args) and _is_next(armed)
+
+
+def _is_now_by(answer: Any, site: str, args: Sequence[Any]) -> bool:
+    armed = _State.armed
+    if armed is None or not armed.holding or not _is_at(armed, site, args):
         return False
+    return holds(answer) and _is_next(armed)
+
+
+def _is_at(armed: Armed, site: str, args: Sequence[Any]) -> bool:
+    return armed.site == site and (not armed.detail or armed.detail in details(args))
+
+
+def _is_next(armed: Armed) -> bool:
     _State.hits += 1
     return _State.hits == armed.hit
+
+
+def holds(answer: Any) -> bool:
+    """Whether there is something in it: not nothing, no count of nothing, and no error."""
+    if isinstance(answer, list | tuple):
+        return any(holds(part) for part in answer)
+    return bool(answer) and answer != b"0" and not isinstance(answer, Exception)
 
 
 def _die_if(now: bool) -> None:
@@ -165,7 +187,7 @@ async def _point_async(site: str, call: Callable[..., Any], *args: Any, **named:
     now = _is_now(site, args)
     _die_if(now and not _is_after())
     answer = await call(*args, **named)
-    _die_if(now)
+    _die_if(now or _is_now_by(answer, site, args))
     return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -61,7 +62,7 @@ class ForkServer:
         assert self._process.stdin is not None
         number, loop = len(self._started), asyncio.get_running_loop()
         self._started[number], self._codes[number] = loop.create_future(), loop.create_future()
-        point = None if armed is None else [armed.site, armed.after, armed.detail, armed.hit]
+        point = None if armed is None else dataclasses.astuple(armed)
         asked = {"id": number, "work": work, "log": str(log), "armed": point, "options": options}
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         child = Child(await self._started[number], self._codes[number])
