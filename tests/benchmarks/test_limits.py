@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from benchmarks.limits import LIMITS, conclude, judged
 
+ROOT = Path(__file__).parent.parent.parent
 GOOD = {
     "fanout": {"ratio": 0.6},
     "latency_ms": {"p50_ratio": 1.3, "p99": 10.0},
@@ -45,3 +49,13 @@ def test_what_does_not_hold_is_said_and_ends_a_strict_run(
 def test_what_was_not_measured_is_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
     conclude({"peers": {"bullmq": {"unavailable": "node is not installed"}}}, strict=True)
     assert capsys.readouterr().out == ""
+
+
+def test_the_figures_of_the_page_are_within_the_limits() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    line = re.compile(r"^holds   ([\w.]+) (\w+): ([\d.]+), (at least|at most) ([\d.]+)$", re.MULTILINE)
+    told = {(section, figure): rest for section, figure, *rest in line.findall(page)}
+    for limit in LIMITS:
+        found, bound, value = told[limit.section, limit.figure]
+        assert (bound, float(value)) == (limit.bound, limit.value)
+        assert limit.holds(float(found))
