@@ -56,10 +56,11 @@ bench-capacity: $(READY) ## processor's time and memory of the server for each t
 capacity-page: $(READY) ## docs/reference/capacity.md from the figures in .bench/results.json
 	@$(BIN)/python -m benchmarks.capacity_page $(ARGS)
 
-soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls, three waves of load: 40 minutes
+soak: $(READY) ## ten minutes of faults of all kinds, 100 take-overs, each failpoint at three calls, three waves of load, the scripts' model: 45 minutes
 	@$(BIN)/python -m tests.soak
 	@NOTIFIER_FAILPOINT_HITS=3 $(BIN)/pytest -q tests/faults/test_failpoints.py $(ARGS)
 	@NOTIFIER_SCALE_WAVES=3 NOTIFIER_SCALE_SECONDS=60 NOTIFIER_SCALE_SPEED=20 $(BIN)/pytest -q tests/deploy/test_scaling.py
+	@NOTIFIER_SOAK=1 NOTIFIER_MODEL_EXAMPLES=150 $(BIN)/pytest -q tests/model/test_scripts_model.py $(ARGS)
 	@NOTIFIER_SCHEMATHESIS_CASES=300 $(BIN)/pytest -q tests/api/test_schemathesis.py $(ARGS)
 
 lock: $(READY) ## all locks from pyproject.toml; make lock ARGS=--upgrade takes newer releases

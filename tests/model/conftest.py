@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from notifier.local.broker import EmbeddedBroker
+from tests.support.topologies import binary_of
 
 
 def _redis_7() -> Path:
@@ -25,10 +26,10 @@ def _redis_7() -> Path:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis 7.0"])
+@pytest.fixture(scope="session", params=["valkey-9.1", "redis-7.0", "redis-8.2"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EmbeddedBroker]:
-    binary = _redis_7() if request.param == "redis 7.0" else None
+    binary = _redis_7() if request.param == "redis-7.0" else binary_of(request.param)
     with EmbeddedBroker(tmp_path_factory.mktemp("model"), persistent=True, binary=binary) as started:
         yield started

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine
 
@@ -19,20 +21,38 @@ from tests.model.things import DLQS, KEYS, QUEUES, PartitionView, base_of
 from tests.model.world import World
 
 T = TypeVar("T")
+P = ParamSpec("P")
+M = TypeVar("M", bound="Machine")
 
 ACTIVE = (State.LIVE, State.RECOVERING)
+
+RULES: set[str] = set()
+"""The names of all that are counted."""
 
 
 def pick(choices: Sequence[T], number: int) -> T:
     return choices[number % len(choices)]
 
 
+def counted(function: Callable[Concatenate[M, P], None]) -> Callable[Concatenate[M, P], None]:
+    """Stands under @rule: `reached` of the machine has how often it ran."""
+    RULES.add(function.__name__)
+
+    @functools.wraps(function)
+    def run(machine: M, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        machine.reached[function.__name__] += 1
+        function(machine, *args, **kwargs)
+
+    return run
+
+
 class Machine(RuleBasedStateMachine):
     """A worker that crashes is replaced by one of another name. A holding stays with its worker until the
     worker learns that it lost the lease: what it does until then must come to nothing."""
 
-    def __init__(self, server: EmbeddedBroker) -> None:
+    def __init__(self, server: EmbeddedBroker, reached: Counter[str] | None = None) -> None:
         super().__init__()
+        self.reached = Counter[str]() if reached is None else reached
         self.world = World(server)
         self.models = [PartitionModel() for _ in range(KEYS.partitions)]
         self.views: list[PartitionView] = []
@@ -120,12 +140,15 @@ class Machine(RuleBasedStateMachine):
         if isinstance(holding, RouterHolding) and holding.waiting:
             holding.route(4)
         elif isinstance(holding, DeliveryHolding):
-            for lane in list(holding.ready):
-                holding.attempt(lane, outcome)
+            self.try_all(holding, outcome)
         for _ in range(2):
             if holding.in_doubt or holding.has_unsent:
                 holding.flush()
         self.drop_the_gone()
+
+    def try_all(self, holding: DeliveryHolding, outcome: Outcome) -> None:
+        for lane in list(holding.ready):
+            holding.attempt(lane, outcome)
 
     def at_work(self) -> list[tuple[str, int]]:
         """Where something waits, if it does anywhere."""

@@ -16,7 +16,7 @@ from notifier.operations.dead_letters import State as LetterState
 from notifier.operations.mending import Action, mend
 from notifier.recipients import suppression_field
 from tests.model.holding import FAR_OFF_MS
-from tests.model.machine import pick
+from tests.model.machine import counted, pick
 from tests.model.queue_model import Entry, Lease
 from tests.model.things import ADDRESSES, BASES, KEYS, PEOPLE, event_thing
 from tests.model.worker_rules import Act, WorkerRules, few_acts, picks
@@ -41,12 +41,14 @@ class PublishingRules(WorkerRules):
         self._published = 0
 
     @initialize(count=st.integers(0, 4), are_routed=st.booleans())
+    @counted
     def something_is_there(self, count: int, are_routed: bool) -> None:
         self._publish([(["ada", "bob"], number, None) for number in range(count)])
         if are_routed:
             self.serve(self.workers[0], EVENTS, 0, "delivered")
 
     @rule(events=st.lists(st.tuples(people, event_ids, when), min_size=1, max_size=4), acts=few_acts)
+    @counted
     def events_are_published(self, events: list[Source], acts: list[Act]) -> None:
         self._publish(events)
         self.work(acts)
@@ -81,6 +83,7 @@ class PublishingRules(WorkerRules):
 
     @precondition(lambda self: self.is_anything_waiting())
     @rule(number=numbers, acts=few_acts)
+    @counted
     def time_passes(self, number: int, acts: list[Act]) -> None:
         self.let_time_pass(number)
         self.work(acts)
@@ -97,6 +100,7 @@ class OperatorRules(WorkerRules):
         chosen=st.lists(picks, min_size=1, max_size=3),
         acts=few_acts,
     )
+    @counted
     def dead_letters_are_mended(self, action: Action, chosen: list[int], acts: list[Act]) -> None:
         """Also such as are gone already, or are being tried."""
         letters = self._letters()
@@ -161,6 +165,7 @@ class RareRules(Accidents):
         number=picks,
         acts=few_acts,
     )
+    @counted
     def now_and_then(self, what: str, recipient: str, number: int, acts: list[Act]) -> None:
         if what == "a window ends":
             self._a_dedup_window_ends(recipient, number % EVENT_IDS)

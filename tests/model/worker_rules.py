@@ -14,7 +14,7 @@ from notifier.keys import EVENTS
 from tests.model.delivery_holding import DeliveryHolding, Outcome
 from tests.model.holding import Holding
 from tests.model.looking import Looking
-from tests.model.machine import ACTIVE, pick
+from tests.model.machine import ACTIVE, counted, pick
 from tests.model.router_holding import RouterHolding
 
 picks = st.integers(0, 63)
@@ -46,6 +46,7 @@ Do = tuple[str, Callable[[Act], None]]
 
 class WorkerRules(Looking):
     @rule(acts=st.lists(acts, min_size=1, max_size=6))
+    @counted
     def workers_work(self, acts: list[Act]) -> None:
         self.work(acts)
 
@@ -58,6 +59,7 @@ class WorkerRules(Looking):
                 of, choices = pick(possible, act.holding)
                 name, do = pick(choices, act.choice)
                 note(f"  {of}: {name} {act}")
+                self.reached[name] += 1
                 do(act)
                 self.drop_the_gone()
 
@@ -118,6 +120,7 @@ class WorkerRules(Looking):
         of.lanes_due(1 + act.lane % 3, act.count, held=act.held, lost=act.lost)
 
     @rule(worker=picks, where=picks, outcome=outcomes, acts=few_acts)
+    @counted
     def a_queue_is_served_for_a_while(
         self, worker: int, where: int, outcome: Outcome, acts: list[Act]
     ) -> None:
@@ -136,6 +139,7 @@ class FateRules(WorkerRules):
         lost=rarely,
         acts=few_acts,
     )
+    @counted
     def a_worker(self, what: str, holding: int, other: int, lost: bool, acts: list[Act]) -> None:
         busy = self._busy()
         if what == "asks" or not busy:
@@ -151,6 +155,31 @@ class FateRules(WorkerRules):
             self.expire(of.queue, of.number)
         self.drop_the_gone()
         self.work(acts)
+
+    @rule(where=picks, other=picks, outcome=outcomes, acts=few_acts)
+    @counted
+    def a_stale_owner_commits(self, where: int, other: int, outcome: Outcome, acts: list[Act]) -> None:
+        """What it asked for while it was the owner comes to nothing."""
+        queue, number = pick(self.at_work(), where)
+        old = self.owner(queue, number) or self.acquire(pick(self.workers, other), queue, number)
+        if old is not None and old.partition.state in ACTIVE:
+            self._ask_for_something(old, outcome)
+            if not old.is_gone and (old.in_doubt or old.has_unsent):
+                self._another_takes_over(old, other)
+                old.flush()
+                self.reached["a stale commit"] += 1
+            self.drop_the_gone()
+        self.work(acts)
+
+    def _ask_for_something(self, of: Holding, outcome: Outcome) -> None:
+        if isinstance(of, RouterHolding) and of.unanswered:
+            of.route(1)
+        self.catch_up(of)
+        of.read(4)
+        if isinstance(of, RouterHolding) and of.waiting:
+            of.fail()
+        elif isinstance(of, DeliveryHolding):
+            self.try_all(of, outcome)
 
     def _another_takes_over(self, old: Holding, other: int) -> None:
         """The one that held it does not know yet."""
