@@ -31,6 +31,11 @@ TTL = 2.0
 IN_HAND = 50
 PEOPLE = tuple(f"u{i}" for i in range(120))
 QUEUES = ("events", "email", "in_app")
+CONNECTIONS = (4 + 3) * len(QUEUES) + len(QUEUES) + 2
+"""A worker has no more. Each queue has a line for beats, for commits, for calls and for reads; a DLQ has
+three, since it is read through the pool. Of the pool each who uses it takes one: the readers of DLQs, and the
+alerter, which also publishes."""
+OWN_CONNECTIONS = 8  # of the soak itself
 _ROOT = Path(__file__).parent.parent.parent
 _TEMPLATES = {
     "email.jinja": "{% block subject %}{{ event.id }}{% endblock %}{% block body %}<p>Hi</p>{% endblock %}",
@@ -59,6 +64,7 @@ class Service:
     refused: int = 0
     failed_starts: int = 0
     peak_kib: int = 0
+    most_connections: int = 0
 
     # Workers.
 
@@ -121,6 +127,24 @@ class Service:
                 continue
             self.peak_kib = max(self.peak_kib, int(words[1]) * os.sysconf("SC_PAGE_SIZE") // 1024)
 
+    def connections(self, worker: subprocess.Popen[bytes]) -> int:
+        """How many sockets to the server this process has open, also such as the server has closed."""
+        port = f":{self.proxy.port:04X}"
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port)}
+        try:
+            return sum(_link(fd) in sockets for fd in Path(f"/proc/{worker.pid}/fd").iterdir())
+        except OSError:  # it has ended
+            return 0
+
+    async def too_many_connections(self) -> list[str]:
+        """What is wrong with those of the workers that run, as the workers and as the server see them."""
+        counts = [self.connections(worker) for worker in self.workers]
+        clients, most = len(await self.client.client_list()), WORKERS * CONNECTIONS + OWN_CONNECTIONS
+        self.most_connections = max(counts)
+        found = [f"a worker has {n} connections, {CONNECTIONS} allowed" for n in counts if n > CONNECTIONS]
+        return found + ([f"the server has {clients} connections, {most} allowed"] if clients > most else [])
+
     async def owned_by(self, worker: subprocess.Popen[bytes]) -> set[tuple[str, int]]:
         mark = f"-{worker.pid}-".encode()
         return {place for place, token in (await self.tokens()).items() if mark in token}
@@ -170,6 +194,13 @@ class Service:
             return not any(await pipeline.execute())
         except redis.RedisError:
             return False
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:  # closed meanwhile
+        return ""
 
 
 @asynccontextmanager

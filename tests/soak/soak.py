@@ -14,7 +14,7 @@ from pathlib import Path
 
 from notifier.inbox import decode_entry, inbox_keys
 from tests.soak.faults import Faults
-from tests.soak.service import PEOPLE, QUEUES, TTL, WORKERS, Service, ended, open_service
+from tests.soak.service import CONNECTIONS, PEOPLE, QUEUES, TTL, WORKERS, Service, ended, open_service
 from tests.support.ledger import Line, Verdict, judge, leftovers
 from tests.support.waiting import until
 
@@ -22,7 +22,6 @@ RATE = 50
 """Events a second. Each is a mail and an inbox entry."""
 
 DRAINED_WITHIN = 60.0
-OWN_CONNECTIONS = 8  # of the soak itself
 _BATCH = 10
 
 
@@ -55,10 +54,25 @@ async def soak(
         with suppress(TimeoutError):  # the verdict says what is left
             await until(service.is_drained, deadline=DRAINED_WITHIN, every=0.2)
         drained = time.monotonic() - started - disturbed
+        crowded = await _crowded(service)
         for worker in service.workers:
             worker.terminate()
         codes = [await ended(worker, 30) for worker in service.workers]
-        return await _judged(service, faults, codes, f"{disturbed:.0f} s", f"{drained:.1f} s")
+        times = f"disturbed for {disturbed:.0f} s, at rest {drained:.1f} s after that"
+        return await _judged(service, faults, codes, crowded, times)
+
+
+async def _crowded(service: Service) -> list[str]:
+    """What is wrong with the connections of workers that are at rest, and still run."""
+    found = [""]
+
+    async def is_in_order() -> bool:  # one that follows another may come before that one has gone
+        found[:] = await service.too_many_connections()
+        return not found
+
+    with suppress(TimeoutError):
+        await until(is_in_order, deadline=10, every=0.2)
+    return found
 
 
 async def _load(service: Service, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
@@ -76,11 +90,11 @@ async def _load(service: Service, stop: asyncio.Event, tell: Callable[[str], Non
 
 
 async def _judged(
-    service: Service, faults: Faults, codes: list[int | None], disturbed: str, drained: str
+    service: Service, faults: Faults, codes: list[int | None], crowded: list[str], times: str
 ) -> Outcome:
     mails = _mails(service)
     wrong = await _wrong_inboxes(service)
-    problems = [*mails.breaches, *wrong]
+    problems = [*mails.breaches, *wrong, *crowded]
     if mails.duplicates > faults.allowed:
         problems.append(f"{mails.duplicates} duplicates, {faults.allowed} allowed")
     if set(codes) - {0, -signal.SIGTERM}:  # it had not come so far as to listen for the signal
@@ -88,12 +102,10 @@ async def _judged(
     if "Traceback" in service.said() or service.refused_to_start() < service.failed_starts:
         problems.append(f"workers crashed: {service.failed_starts} ended, see workers.log")
     problems += await leftovers(service.client, service.keys, QUEUES)
-    if (connections := len(await service.client.client_list())) > OWN_CONNECTIONS:
-        problems.append(f"{connections} connections are still open")
     takeovers = sorted(faults.takeovers)
     did = service.mailbox.did
     lines = [
-        f"disturbed for {disturbed}, at rest {drained} after that",
+        times,
         f"events {service.events}, to {len(PEOPLE)} people by mail and in app",
         f"mails {len(service.mailbox.taken)}: missing {len(mails.missing)}, twice {mails.duplicates}",
         f"mails that may come twice after so many crashes: {faults.allowed}",
@@ -107,6 +119,7 @@ async def _judged(
         f"connections cut {service.proxy.cuts}",
         f"mails put off {did['refused']}, taken without an answer {did['hung up after DATA']}",
         f"all of a killed worker owned again, TTL {TTL:g} s, amid other faults: {_spread(takeovers)}",
+        f"connections of a worker at rest: {service.most_connections}, {CONNECTIONS} allowed",
         f"largest worker {service.peak_kib / 1024:.0f} MiB",
         "ledger clean" if not problems else "LEDGER NOT CLEAN",
     ]
