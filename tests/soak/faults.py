@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import redis
 
@@ -35,12 +36,12 @@ class Faults:
             (4.0, [self.worker_killed, self.worker_asleep, self.worker_told_to_stop]),
             (2.0, [
                 self.server_killed, self.server_paused, self.server_asleep, self.server_full,
-                self.clients_killed, self.connections_cut, self.command_cut, self.scripts_forgotten,
-                self.lease_deleted, self.group_deleted,
+                self.clients_killed, self.connections_cut, self.command_cut, self.publish_cut,
+                self.reads_unblocked, self.scripts_forgotten, self.lease_deleted, self.group_deleted,
             ]),
             (3.0, [
                 self.provider_down, self.provider_flapping, self.half_refused, self.all_greylisted,
-                self.hung_up,
+                self.hung_up, self.provider_slow,
             ]),
         ]  # fmt: skip
 
@@ -154,6 +155,23 @@ class Faults:
         self._service.proxy.cut(b"XREADGROUP", after=True)
         return 0
 
+    async def publish_cut(self) -> int:
+        """One never comes, and of one no answer does."""
+        for after in (False, True):
+            self._service.proxy.cut(script("publish").sha.encode(), after=after)
+        return 0
+
+    async def reads_unblocked(self) -> int:
+        """All that wait for entries at that moment get an error."""
+        unblocked = 0
+        while not unblocked:
+            await asyncio.sleep(0.01)
+            with suppress(redis.RedisError):
+                for client in await self._service.client.client_list():
+                    if "b" in client["flags"]:
+                        unblocked += await self._service.client.client_unblock(client["id"], error=True)
+        return 0
+
     async def scripts_forgotten(self) -> int:
         await self._command("SCRIPT", "FLUSH")
         return 0
@@ -208,6 +226,12 @@ class Faults:
         self._service.mailbox.refuses = share
         await asyncio.sleep(1.5)
         self._service.mailbox.refuses = 0.0
+
+    async def provider_slow(self) -> int:
+        self._service.mailbox.slow = self._random.uniform(0.2, 1.5)
+        await asyncio.sleep(2)
+        self._service.mailbox.slow = 0.0
+        return 0
 
     async def hung_up(self) -> int:
         """It has the mail, and says nothing: each of these is sent again."""

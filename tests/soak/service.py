@@ -50,13 +50,30 @@ class DebuggableBroker(EmbeddedBroker):
         return [*super()._command(), "--enable-debug-command", "yes", "--appendfsync", "always"]
 
 
+class SlowMailbox(AccountingMailbox):
+    """`slow` is how many seconds it listens to nobody once somebody has named a recipient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = 0.0
+
+    def answer_to(self, mailbox: str) -> str | None:
+        if self.slow:
+            self.did["slow"] += 1
+            for dialogue in self._dialogues:
+                if (transport := dialogue.transport) is not None:
+                    transport.pause_reading()
+                    asyncio.get_running_loop().call_later(self.slow, transport.resume_reading)
+        return super().answer_to(mailbox)
+
+
 @dataclass(repr=False)
 class Service:
     broker: EmbeddedBroker
     proxy: Proxy
     client: redis.asyncio.Redis
     publisher: AsyncPublisher
-    mailbox: AccountingMailbox
+    mailbox: SlowMailbox
     folder: Path
     keys: Keys = field(default_factory=Keys)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -212,9 +229,9 @@ async def open_service(folder: Path) -> AsyncIterator[Service]:
     with DebuggableBroker(folder / "broker", persistent=True) as broker:
         async with (
             connect(broker.url) as client,
-            AsyncPublisher(broker.url) as publisher,
-            AccountingMailbox() as mailbox,
             open_proxy(broker.url) as proxy,
+            AsyncPublisher(proxy.url) as publisher,
+            SlowMailbox() as mailbox,
         ):
             service = Service(broker, proxy, client, publisher, mailbox, folder)
             try:

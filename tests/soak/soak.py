@@ -118,6 +118,7 @@ async def _judged(
         *(f"  {count:4}  {kind}" for kind, count in sorted(faults.done.items())),
         f"connections cut {service.proxy.cuts}",
         f"mails put off {did['refused']}, taken without an answer {did['hung up after DATA']}",
+        f"mails to which the server was slow {did['slow']}",
         f"all of a killed worker owned again, TTL {TTL:g} s, amid other faults: {_spread(takeovers)}",
         f"connections of a worker at rest: {service.most_connections}, {CONNECTIONS} allowed",
         f"largest worker {service.peak_kib / 1024:.0f} MiB",
